@@ -1,0 +1,119 @@
+"""Status for those who poll: cheap when nothing changed, and null, never 0, where Postfix could not be asked."""
+
+import time
+from typing import Any
+
+import pytest
+
+from postqueue_api.sandbox import Sandbox, processes
+from tests.live import service as services
+from tests.live.mailbox import Mailbox
+from tests.live.service import FRESH, Answer, Service
+
+UNKNOWN = ("instance", "snapshot", "queues", "oldest_arrival_time", "top_reasons", "operations")
+PATIENT = {"Cache-Control": "max-age=3600"}
+
+
+def status(service: Service, headers: dict[str, str] | None = None) -> Answer:
+    return service.ask("GET", "/v1/status", "viewer", headers)
+
+
+def test_status_says_what_is_in_the_queue_and_who_keeps_it(service: Service, box: Sandbox, mailbox: Mailbox) -> None:
+    mailbox.deferred("a@full.example")
+    document = status(service, FRESH).json()
+    listed = box.queue()
+    assert document["mail_system"] == "running"
+    assert document["problem"] is None
+    assert document["operations"] == []
+    assert document["instance"]["mail_version"]
+    assert document["queues"] == service.ask("GET", "/v1/queues", "viewer").json()["queues"]
+    assert sum(queue["messages"] for queue in document["queues"]) == len(listed)
+    assert document["oldest_arrival_time"] == min(row["arrival_time"] for row in listed)
+    groups = service.ask("GET", "/v1/groups?by=reason_group&limit=11", "viewer").json()["groups"]
+    assert [(reason["name"], reason["messages"]) for reason in document["top_reasons"]] == [
+        (group["key"], group["messages"]) for group in groups if group["key"]
+    ][:10]
+
+
+def test_what_did_not_change_is_not_sent_again_and_what_changed_is(service: Service, mailbox: Mailbox) -> None:
+    mailbox.deferred()
+    first = status(service, FRESH)
+    assert first.headers["Cache-Control"].startswith("private, max-age=")
+    assert first.headers["Age"] == "0"
+    time.sleep(1.1)
+    again = status(service, {"If-None-Match": first.headers["ETag"], **PATIENT})
+    assert (again.status, again.body) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert int(again.headers["Age"]) >= 1
+    assert again.headers["Cache-Control"].startswith("private, max-age=")
+    mailbox.deferred()
+    other = status(service, {"If-None-Match": first.headers["ETag"], **FRESH})
+    assert other.status == 200
+    assert other.headers["ETag"] != first.headers["ETag"]
+
+
+def test_pollers_cost_no_listing_while_theirs_is_fresh_enough(service: Service) -> None:
+    status(service, FRESH)
+    before = service.commands()
+    for _ in range(30):
+        assert status(service, PATIENT).status == 200
+    assert service.commands() == before
+
+
+def nothing_is_known(answer: Answer, code: str) -> dict[str, Any]:
+    assert answer.status == 200
+    document: dict[str, Any] = answer.json()
+    assert {name: document[name] for name in UNKNOWN} == dict.fromkeys(UNKNOWN)
+    assert document["problem"]["code"] == code
+    assert document["problem"]["detail"]
+    assert b"/" not in document["problem"]["detail"].encode()
+    return document
+
+
+def metrics(service: Service) -> list[str]:
+    """The names of all values about Postfix."""
+    lines = service.ask("GET", "/metrics", "viewer", FRESH).body.decode().splitlines()
+    return [line for line in lines if line.startswith(("postfix_", "postqueue_api_queue", "postqueue_api_snapshot"))]
+
+
+def test_without_an_agent_nothing_is_known_and_nothing_is_zero(box: Sandbox) -> None:
+    with services.started(box, command="web", wait=False) as web:
+        processes.wait_until(lambda: services_answer(web), 60)
+        document = nothing_is_known(status(web, FRESH), "agent_unavailable")
+        assert document["mail_system"] is None
+        assert metrics(web) == ["postfix_up 0.0"]
+
+
+def services_answer(web: Service) -> bool:
+    try:
+        return web.ask("GET", "/health/live", None).status == 200
+    except OSError:
+        return False
+
+
+def test_with_a_wrong_configuration_nothing_is_known_and_nothing_is_zero(tmp_path: Any) -> None:
+    with services.started(None, {"config_directory": str(tmp_path / "nothing")}) as service:
+        nothing_is_known(status(service, FRESH), "misconfigured")
+        assert metrics(service) == ["postfix_up 0.0"]
+
+
+DOWN = "postqueue: fatal: Queue report unavailable - mail system is down"
+
+
+def test_a_queue_that_nobody_may_list_is_unknown_and_the_mail_system_is_down(box: Sandbox) -> None:
+    """As postqueue says it to anybody but root."""
+    with services.place() as directory:
+        commands = services.watched_commands(directory / "commands")
+        (commands / "postqueue").write_text(f"#!/bin/sh\necho '{DOWN}' >&2\nexit 69\n")
+        with services.started(box, {"command_directory": str(commands)}) as service:
+            document = nothing_is_known(status(service, FRESH), "mail_system_down")
+            assert document["mail_system"] == "down"
+            assert metrics(service) == ["postfix_up 0.0"]
+            etag = status(service, FRESH).headers["ETag"]
+            assert status(service, {"If-None-Match": etag, **FRESH}).status == 304
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/groups?by=sender", "/v1/ages", "/v1/messages", "/metrics"])
+def test_nobody_without_a_role_sees_the_queue(service: Service, path: str) -> None:
+    assert service.ask("GET", path, None).status == 401
+    assert service.ask("GET", path, "reader").status == 403
