@@ -90,10 +90,14 @@ class Agents:
 
     def wait_until_over(self, seconds: float = 30) -> Operation:
         """Wait until nothing is unfinished. Returns the newest operation."""
+        assert self.is_over(seconds), f"{self.journal.unfinished()}\n{self.said.read_text()}"
+        return self.newest()
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether nothing is unfinished, or will be within that time."""
         with contextlib.suppress(CommandTimeout):
             processes.wait_until(lambda: not self.journal.unfinished(), seconds)
-        assert self.journal.unfinished() == [], self.said.read_text()
-        return self.newest()
+        return not self.journal.unfinished()
 
     def items(self, operation: Operation) -> dict[str, Item]:
         """What became of each message; the sums say the same."""
