@@ -13,7 +13,7 @@ _POLLERS = 500
 _EVERY_SECONDS = 2.0
 _RUN_SECONDS = 60.0
 _MAX_AGE_SECONDS = 5
-_SIZES = (1_000, 10_000)
+_SIZES = (1_000, 10_000, 100_000)
 
 
 def run() -> str:

@@ -18,6 +18,7 @@ from postqueue_api.queue.snapshot import SnapshotInfo
 _T = TypeVar("_T")
 _CHUNK_BYTES = 1 << 16
 _REMEMBERED_SECONDS = 60
+_REFRESH_SECONDS = 1
 _ERRORS = by_code()
 
 
@@ -39,10 +40,28 @@ class AgentClient:
         self._path = path
         self._timeout_seconds = timeout_seconds
         self._known: tuple[float, dict[str, Any]] | None = None
+        self._refreshed: tuple[float, Error | None] | None = None
 
     def snapshot(self, max_age: float, wait: float) -> SnapshotInfo:
         """See to it that there is a snapshot of at most that age. Raises what the listing raised."""
         return self._ask("POST", "/snapshot", {"max_age": max_age, "wait": wait}, SnapshotInfo, wait)
+
+    def refresh(self, max_age: float) -> None:
+        """Have a snapshot made if the last one is over that age, without waiting for it.
+
+        Many ask for this at once, so the agent is asked once a second, and all of them are told the same.
+
+        Raises:   what the last listing raised
+        """
+        if self._refreshed is None or time.monotonic() - self._refreshed[0] > _REFRESH_SECONDS:
+            try:
+                self.snapshot(max_age, 0)
+            except Error as error:
+                self._refreshed = (time.monotonic(), error)
+            else:
+                self._refreshed = (time.monotonic(), None)
+        if self._refreshed[1] is not None:
+            raise self._refreshed[1]
 
     def keep(self, snapshot_id: str) -> None:
         """Keep a snapshot a while longer, because somebody pages through it."""

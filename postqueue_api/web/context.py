@@ -20,6 +20,8 @@ from postqueue_api.web.limits import Limits
 
 # A snapshot's time is in milliseconds.
 _CLOCK_GRAIN_SECONDS = 0.002
+# While a long queue is listed again and again, each listing is as old as two take when the next one is there.
+_LISTINGS = 2
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,23 @@ def new_snapshot() -> Snapshot:
 def fresh_snapshot(max_age: float | None = None) -> Snapshot:
     """The snapshot to answer from: no older than the request accepts, or the last one when a new one takes long.
 
-    Without `max_age`, in seconds, the request's Cache-Control decides, and then the setting.
+    Without `max_age`, in seconds, the request's Cache-Control decides. If that says nothing either, as with those who
+    poll, the setting does, and nobody waits for the listing of a long queue that others have asked for all the while.
 
     Raises:   AgentUnavailable, MailSystemDown and whatever else kept the queue from being listed
     """
     settings = context().settings
     directory = settings.state_directory / "snapshots"
-    if max_age is None:
-        max_age = _accepted_age(settings)
+    asked = _asked_age() if max_age is None else max_age
+    accepted = settings.snapshot_max_age_seconds if asked is None else asked
     found = snapshot.current(directory)
-    if found is not None and time.time() - found.info.taken_at <= max_age:
-        return found
-    info = context().agent.snapshot(max_age, settings.snapshot_wait_seconds)
+    if found is not None:
+        if found.info.age <= accepted:
+            return found
+        if asked is None and found.info.age <= accepted + _LISTINGS * found.info.duration:
+            context().agent.refresh(accepted)
+            return found
+    info = context().agent.snapshot(accepted, settings.snapshot_wait_seconds)
     return Snapshot(directory / f"{info.snapshot_id}.sqlite")
 
 
@@ -89,11 +96,12 @@ def kept_snapshot(snapshot_id: str) -> Snapshot:
     return snapshot.by_id(context().settings.state_directory / "snapshots", snapshot_id)
 
 
-def _accepted_age(settings: Settings) -> float:
+def _asked_age() -> float | None:
+    """The greatest age in seconds that the request names."""
     asked = request.cache_control
     if asked.no_cache is not None and asked.no_cache is not False:
         return 0
-    return settings.snapshot_max_age_seconds if asked.max_age is None else max(0, asked.max_age)
+    return None if asked.max_age is None else max(0, asked.max_age)
 
 
 def answer(value: object, status: int = 200) -> Response:

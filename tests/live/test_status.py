@@ -1,6 +1,8 @@
 """Status for those who poll: cheap when nothing changed, and null, never 0, where Postfix could not be asked."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +113,49 @@ def test_a_queue_that_nobody_may_list_is_unknown_and_the_mail_system_is_down(box
             assert metrics(service) == ["postfix_up 0.0"]
             etag = status(service, FRESH).headers["ETag"]
             assert status(service, {"If-None-Match": etag, **FRESH}).status == 304
+
+
+@pytest.fixture
+def slow(box: Sandbox) -> Iterator[tuple[Service, Path]]:
+    """A service whose listings take most of a second, as those of a long queue do, and its postqueue."""
+    with services.place() as directory:
+        commands = services.watched_commands(directory / "commands")
+        postqueue = commands / "postqueue"
+        postqueue.write_text(postqueue.read_text().replace("exec", "sleep 0.7; exec"))
+        given = {"command_directory": str(commands), "snapshot_max_age_seconds": "1", "sample_interval_seconds": "0"}
+        with services.started(box, given) as service:
+            yield service, postqueue
+
+
+def snapshot_id(answer: Answer) -> str:
+    return str(answer.json()["snapshot"]["snapshot_id"])
+
+
+def test_who_polls_a_long_queue_is_answered_from_the_last_listing_while_the_next_is_made(
+    slow: tuple[Service, Path],
+) -> None:
+    service, _ = slow
+    first = snapshot_id(status(service, FRESH))
+    time.sleep(0.5)
+    polled = status(service)
+    assert snapshot_id(polled) == first
+    assert int(polled.headers["Age"]) >= 1
+    assert polled.headers["Cache-Control"] == "private, max-age=0"
+    processes.wait_until(lambda: snapshot_id(status(service)) != first, 10)
+    time.sleep(4)
+    answer = status(service)
+    assert int(answer.headers["Age"]) <= 2, "who comes after nobody asked for long waits for a new one"
+    assert snapshot_id(status(service, {"Cache-Control": "max-age=0"})) != snapshot_id(answer), "and who says so"
+
+
+def test_who_polls_a_long_queue_is_told_within_seconds_that_it_cannot_be_listed_any_more(
+    slow: tuple[Service, Path],
+) -> None:
+    service, postqueue = slow
+    status(service, FRESH)
+    postqueue.write_text(f"#!/bin/sh\necho '{DOWN}' >&2\nexit 69\n")
+    processes.wait_until(lambda: status(service).json()["problem"] is not None, 10)
+    nothing_is_known(status(service, FRESH), "mail_system_down")
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/groups?by=sender", "/v1/ages", "/v1/messages", "/metrics"])
