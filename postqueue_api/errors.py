@@ -20,6 +20,7 @@
     ├── UnexpectedOutput         502  Postfix's command said something unreadable
     ├── MailSystemDown           503  Postfix does not run
     ├── AgentUnavailable         503  our own privileged half does not answer
+    │   └── AgentLost                 it had been asked for a change: that may be done, or may be done yet
     ├── CommandTimeout           504  Postfix's command did not end in time
     └── StorageFull              507  no room for the journal, the snapshot or the trash
 
@@ -132,6 +133,10 @@ class MailSystemDown(Error):
 
 class AgentUnavailable(Error):
     status, title = 503, "The agent does not answer"
+
+
+class AgentLost(AgentUnavailable):
+    title = "The agent was lost before it answered"
 
 
 class CommandTimeout(Error):

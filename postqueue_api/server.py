@@ -39,6 +39,10 @@ _COMMON = {
     "control_socket_disable": True,
     "errorlog": "-",
     "loglevel": "warning",
+    # What a proxy says is judged by web/proxy.py alone; gunicorn would believe any client on this machine.
+    "forwarded_allow_ips": "",
+    "forwarder_headers": "",
+    "secure_scheme_headers": {},
     "worker_tmp_dir": SHARED_MEMORY,
 }
 

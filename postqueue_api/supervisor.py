@@ -9,6 +9,7 @@ from collections.abc import Callable
 from postqueue_api.config import Settings
 from postqueue_api.drain_at_stop import drain
 from postqueue_api.errors import Error
+from postqueue_api.lifeline import Lifeline
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ STOP_SECONDS = 8
 def supervise(settings: Settings, halves: dict[str, Callable[[Settings], None]]) -> int:
     """Run these as children until a signal, and drain the queue then if the settings say so. Returns the exit status.
 
-    During a drain both halves go on, so that web can tell how far it is.
+    During a drain both halves go on, so that web can tell how far it is. When this parent is killed, they end too.
     """
     children: dict[int, str] = {}
     asked: list[int] = []
@@ -29,7 +30,7 @@ def supervise(settings: Settings, halves: dict[str, Callable[[Settings], None]])
         children[_fork(run, settings)] = name
     ended = _wait(children, asked)
     drained = drain(settings, lambda: len(asked) > 1) if ended is None and settings.drain_seconds else None
-    for pid in sorted(children, reverse=True):  # web first: it still needs the agent for what it has begun
+    for pid in reversed(children):  # web first: it still needs the agent for what it has begun
         _stop(pid)
     if drained is not None:
         return drained.tell()
@@ -40,11 +41,14 @@ def supervise(settings: Settings, halves: dict[str, Callable[[Settings], None]])
 
 
 def _fork(run: Callable[[Settings], None], settings: Settings) -> int:
+    lifeline = Lifeline()
     pid = os.fork()
     if pid:
+        lifeline.tie(pid)
         return pid
     status = 1
     try:
+        lifeline.hold()  # those of the halves before it stay open, so they end after it
         os.setsid()  # a terminal's Ctrl-C reaches the parent alone, which stops us in order
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until gunicorn listens to it

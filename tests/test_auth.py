@@ -283,8 +283,8 @@ def test_any_other_request_id_is_replaced(client: FlaskClient, offered: str) -> 
     ("header", "actor"),
     [
         (basic("alice", "a wrong password"), "alice"),
-        (basic("mallory", "a wrong password"), "mallory"),
-        (basic("m" * 100, "a wrong password"), "m" * 64 + "..."),
+        (basic("mallory", "a wrong password"), None),
+        (basic(f" {TOKEN}", "a wrong password"), None),
         (basic(TOKEN, "a wrong password"), None),
         ("Bearer a-wrong-token", None),
         ("Nonsense a-wrong-token", None),

@@ -103,8 +103,8 @@ ROLES_LINE = 'roles = ["viewer"]\n'
         ('[alice]\ntoken_sha256 = "abc"\n' + ROLES_LINE, "not 64 hex digits"),
         (f'[alice]\ntoken_sha256 = "{DIGEST}\\n"\n' + ROLES_LINE, "not 64 hex digits"),
         (f'[alice]\ntoken_sha256 = "{hashlib.sha256().hexdigest()}"\n' + ROLES_LINE, "is empty or"),
-        (f'[alice]\ntoken_sha256 = "{hashlib.sha256(b"alice").hexdigest()}"\n' + ROLES_LINE, "is empty or"),
-        (f'[alice]\ntoken_sha256 = "{hashlib.sha256(b"changeme").hexdigest()}"\n' + ROLES_LINE, "is empty or"),
+        (f'[alice]\ntoken_sha256 = "{hashlib.sha256(b"alice").hexdigest()}"\n' + ROLES_LINE, "everybody tries"),
+        (f'[alice]\ntoken_sha256 = "{hashlib.sha256(b"changeme").hexdigest()}"\n' + ROLES_LINE, "everybody tries"),
         (GRAFANA + GRAFANA.replace("grafana", "other"), "[grafana] and [other] have the same token"),
     ],
 )
@@ -122,11 +122,18 @@ def test_hashes_of_htpasswd_and_others_are_accepted(prefix: str) -> None:
     assert store.verify_password("alice", PASSWORD) is not None
 
 
-@pytest.mark.parametrize("password", ["alice", "admin", "password", "changeme", "postqueue", "secret"])
+@pytest.mark.parametrize("password", ["alice", "admin", "password", "changeme", "postqueue", "secret", "123456"])
 def test_a_password_that_everybody_tries_first_stops_the_start(password: str) -> None:
     store = text_store(ALICE.replace(HASH, hashed(password)))
     with pytest.raises(Misconfigured, match=r"\[alice\] has a password that everybody tries first"):
         store.check_at_start()
+
+
+@pytest.mark.parametrize("token", ["", "a", "x7", "abc", "007", "1234", "bob", "Secret", "ADMIN", "postqueue"])
+def test_a_token_that_is_short_or_that_everybody_tries_first_is_refused(token: str) -> None:
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    with pytest.raises(Misconfigured, match=r"\[bob\] has a token that .*postqueue-api credential"):
+        parse(f'[bob]\ntoken_sha256 = "{digest}"\nroles = ["viewer"]\n')
 
 
 def test_good_passwords_and_tokens_pass_the_check_at_start() -> None:

@@ -152,8 +152,8 @@ RULES: list[tuple[str, Callable[[Module], bool], str, str]] = [
         "from postqueue_api.postfix import process",
     ),
     (
-        "sandbox imports errors, config and postfix only",
-        may_reach("sandbox", "errors", "config", "postfix"),
+        "sandbox imports errors, config, lifeline and postfix only",
+        may_reach("sandbox", "errors", "config", "lifeline", "postfix"),
         "sandbox.server",
         "from postqueue_api.web import app",
     ),

@@ -222,9 +222,9 @@ def test_text_ends_at_the_limit_without_half_a_character_and_it_says_so() -> Non
     ids=lambda raw: raw[:12].decode(),
 )
 def test_hostile_messages_take_less_than_a_few_seconds(raw: bytes) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     encodable(raw)
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 def encodable(raw: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from postqueue_api.errors import CommandTimeout, NotInstalled, UnexpectedOutput
+from postqueue_api.postfix import process
 from postqueue_api.postfix.process import ENVIRONMENT, Postfix, run, start
 
 Command = Callable[[str], Path]
@@ -111,6 +112,12 @@ def test_standard_error_is_a_file_so_that_no_reader_is_needed(command: Command) 
     finished = run([str(command("test -p /dev/stderr && exit 1; head -c 3000000 /dev/zero >&2"))], 10)
     assert finished.returncode == 0
     assert len(finished.stderr) == 3_000_000
+
+
+def test_a_command_that_complains_without_end_is_an_error(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STDERR_LIMIT_BYTES", 1000)
+    with pytest.raises(UnexpectedOutput, match="standard error"):
+        run([str(command("head -c 1001 /dev/zero >&2"))], 10)
 
 
 def test_the_environment_is_fixed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

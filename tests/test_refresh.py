@@ -19,6 +19,7 @@ from postqueue_api.errors import (
     NotInstalled,
     NotPermitted,
     StorageFull,
+    UnexpectedOutput,
 )
 from postqueue_api.postfix.process import Postfix
 from postqueue_api.queue import snapshot
@@ -183,6 +184,14 @@ def test_a_listing_that_does_not_begin_is_a_timeout(commands: FakeCommands, dire
     commands.write("postqueue", "exec sleep 60")
     refresher = Refresher(lambda: Postfix(commands.directory, None, 0.3), directory)
     with pytest.raises(CommandTimeout):
+        refresher.ensure(0, 10)
+
+
+def test_a_listing_of_which_no_line_can_be_read_is_an_error_and_no_empty_queue(
+    commands: FakeCommands, refresher: Refresher
+) -> None:
+    commands.write("postqueue", "echo garbage; echo more")
+    with pytest.raises(UnexpectedOutput, match="not one line"):
         refresher.ensure(0, 10)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from postqueue_api.errors import CommandTimeout, Error, StorageFull
+from postqueue_api.errors import CommandTimeout, Error, StorageFull, UnexpectedOutput
 from postqueue_api.postfix import postqueue
 from postqueue_api.postfix.process import Postfix
 from postqueue_api.queue import listing, snapshot
@@ -60,8 +60,8 @@ class Refresher:
     def ensure(self, max_age: float, wait: float) -> SnapshotInfo:
         """See to it that there is a snapshot no older than `max_age` seconds, and return it.
 
-        After `wait` seconds the last one is returned, with its true age, while the refresh goes on; without a
-        last one the wait is for as long as the listing may take.
+        After `wait` seconds the last one is returned, with its true age, while the refresh goes on, unless the last
+        attempt failed; without a last one the wait is for as long as the listing may take.
 
         Raises:   what the listing raised, when it gave no message at all: MailSystemDown, NotPermitted,
                   NotInstalled, Misconfigured, CommandFailed, CommandTimeout, StorageFull
@@ -75,9 +75,11 @@ class Refresher:
                 if self._failure is not None and self._failure[0] >= oldest:
                     raise self._failure[1]
                 if not self._running:
-                    self._running = True
                     threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
+                    self._running = True  # only now: a thread may be refused
                 if not self._changed.wait(self._remaining(deadline)) and time.monotonic() >= deadline:
+                    if self._failure is not None:
+                        raise self._failure[1]
                     if self._last is not None:
                         return self._last
                     raise CommandTimeout("The first listing of the queue is still under way: ask again.")
@@ -120,6 +122,8 @@ class Refresher:
                 mail_system, problem = None, None
                 try:
                     mail_system = queue.judge()
+                    if writer.skipped_lines and not writer.messages:
+                        raise UnexpectedOutput("postqueue listed something, and not one line of it could be read.")
                 except Error as error:
                     if not writer.messages:
                         raise

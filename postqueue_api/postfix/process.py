@@ -78,7 +78,8 @@ class Running:
             yield chunk
 
     def finish(self, stdout: bytes = b"") -> Finished:
-        """Wait for the end. Raises CommandTimeout when the time limit ended it."""
+        """Wait for the end. Raises CommandTimeout when the time limit ended it, UnexpectedOutput when it complained
+        of more than STDERR_LIMIT_BYTES."""
         returncode = self._process.wait()
         self._timer.cancel()
         stderr = os.pread(self._stderr_file, STDERR_LIMIT_BYTES, 0)
@@ -88,6 +89,8 @@ class Running:
             raise CommandTimeout(
                 f"{self.command} did not end within {self._timeout_seconds:g} seconds and was stopped."
             )
+        if os.fstat(self._stderr_file).st_size > STDERR_LIMIT_BYTES:
+            raise UnexpectedOutput(f"{self.command} said more than {STDERR_LIMIT_BYTES} bytes on standard error.")
         return Finished(self.command, returncode, stdout, stderr)
 
     def _expire(self) -> None:

@@ -14,6 +14,7 @@ import bcrypt
 import click
 
 from postqueue_api.config import PREFIX, Address, Settings
+from postqueue_api.lifeline import Lifeline
 from postqueue_api.sandbox.box import Sandbox
 from postqueue_api.sandbox.command import ended_by_signals, filled
 
@@ -55,11 +56,14 @@ def started(box: Sandbox, credentials: str, **settings: str) -> Iterator["subpro
         **settings,
     }
     environment = {**os.environ, **{PREFIX + name.upper(): value for name, value in given.items()}}
-    service = subprocess.Popen([sys.executable, "-m", "postqueue_api", "serve"], env=environment)
+    lifeline = Lifeline()
+    argv = (sys.executable, "-m", "postqueue_api", "serve")
+    service = subprocess.Popen(argv, env=environment, pass_fds=(lifeline.child_end,))
+    lifeline.tie(service.pid)
     try:
         yield service
     finally:
-        service.terminate()
+        lifeline.close()
         try:
             service.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

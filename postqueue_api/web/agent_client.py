@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from postqueue_api.errors import AgentUnavailable, Error, by_code
+from postqueue_api.errors import AgentLost, AgentUnavailable, Error, by_code
 from postqueue_api.queue.operation import Operation
 from postqueue_api.queue.snapshot import SnapshotInfo
 
@@ -69,15 +69,15 @@ class AgentClient:
 
     def operate(self, wanted: dict[str, Any]) -> Operation:
         """Make an operation; `wait` in it says for how many seconds its end is waited for."""
-        return self._ask("POST", "/operations", wanted, Operation, wanted["wait"])
+        return self._change("/operations", wanted, Operation, wanted["wait"])
 
     def cancel(self, operation_id: str) -> Operation:
         """End an operation before its next chunk. Raises Conflict when it is over."""
-        return self._ask("POST", f"/operations/{operation_id}/cancel", None, Operation)
+        return self._change(f"/operations/{operation_id}/cancel", None, Operation)
 
     def restore(self, wanted: dict[str, Any]) -> Operation:
         """Make an operation that gives messages back from the trash."""
-        return self._ask("POST", "/restore", wanted, Operation, wanted["wait"])
+        return self._change("/restore", wanted, Operation, wanted["wait"])
 
     def export(self, wanted: dict[str, Any]) -> Iterator[bytes]:
         """A tar of copies that wait to be moved, in chunks. Raises NoSuchOperation before the first one."""
@@ -92,11 +92,11 @@ class AgentClient:
                 pass  # it refuses before the end, and its answer is there
             except (OSError, http.client.HTTPException) as error:
                 raise _unavailable(error) from error
-            return self._answered(self._response(connection), Operation)
+            return self._changed(connection, Operation)
 
     def confirm(self, wanted: dict[str, Any]) -> Operation:
         """Note which copies somebody else has taken over."""
-        return self._ask("POST", "/confirm", wanted, Operation)
+        return self._change("/confirm", wanted, Operation)
 
     def look_up(self, queue_id: str) -> dict[str, Any]:
         """Where a message is at this moment, and what it is. Raises NoSuchMessage."""
@@ -112,11 +112,15 @@ class AgentClient:
 
     def flush(self) -> None:
         """Ask Postfix for an attempt to deliver all that is deferred. Raises MailSystemDown."""
-        self._ask("POST", "/flush", None, dict[str, Any])
+        self._change("/flush", None, dict[str, Any])
+
+    def flush_site(self, site: str) -> None:
+        """Ask for an attempt to deliver what is for one destination. Raises Conflict when Postfix has no list of it."""
+        self._change(f"/sites/{site}/flush", None, dict[str, Any])
 
     def begin_drain(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Begin a drain. Raises Conflict when one is under way and `take_over` is not wanted."""
-        return self._ask("POST", "/drain", wanted, dict[str, Any])
+        return self._change("/drain", wanted, dict[str, Any])
 
     def drain(self) -> dict[str, Any]:
         """How far the last drain is, and what is in the queue."""
@@ -135,6 +139,21 @@ class AgentClient:
     def _ask(self, method: str, path: str, body: object, kind: type[_T], wait: float = 0) -> _T:
         with closing(self._connect(wait)) as connection:
             return self._answered(self._send(connection, method, path, body), kind)
+
+    def _change(self, path: str, body: object, kind: type[_T], wait: float = 0) -> _T:
+        """Ask for something that changes what is there. Raises AgentLost when nobody tells what became of it."""
+        with closing(self._connect(wait)) as connection:
+            self._request(connection, "POST", path, body)
+            return self._changed(connection, kind)
+
+    def _changed(self, connection: _Connection, kind: type[_T]) -> _T:
+        try:
+            return self._answered(self._response(connection), kind)
+        except AgentUnavailable as error:
+            raise AgentLost(
+                "The agent was lost before it told what became of this: it may be done, or may be done yet."
+                " Look at /v1/operations before you ask again."
+            ) from error
 
     def _answered(self, response: http.client.HTTPResponse, kind: type[_T]) -> _T:
         content = self._read(response)
@@ -157,11 +176,14 @@ class AgentClient:
         return _Connection(self._path, self._timeout_seconds + wait)
 
     def _send(self, connection: _Connection, method: str, path: str, body: object) -> http.client.HTTPResponse:
+        self._request(connection, method, path, body)
+        return self._response(connection)
+
+    def _request(self, connection: _Connection, method: str, path: str, body: object) -> None:
         try:
             connection.request(method, path, None if body is None else msgspec.json.encode(body))
         except (OSError, http.client.HTTPException) as error:
             raise _unavailable(error) from error
-        return self._response(connection)
 
     def _response(self, connection: _Connection) -> http.client.HTTPResponse:
         try:

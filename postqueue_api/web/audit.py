@@ -17,6 +17,7 @@ from blinker import Namespace
 from flask import g, has_request_context, request
 
 from postqueue_api.audit import cut, write_line
+from postqueue_api.errors import AgentLost, Error
 
 NAME_LIMIT = 64
 
@@ -34,7 +35,7 @@ def request_id() -> str:
     return str(g.request_id)
 
 
-def record(*, action: str, outcome: str, **members: object) -> None:
+def record(*, action: str, outcome: str | None, **members: object) -> None:
     """Write the line of one change.
 
     Actor, role, address and request id are those of the present request; a member of the same name overrides them.
@@ -49,6 +50,11 @@ def record(*, action: str, outcome: str, **members: object) -> None:
             line |= {"actor": principal.name, "role": principal.role}
     event = str(members.pop("event", "change"))
     write_line(event, **{**line, "action": action, "reason": None, "queue_id": None, "outcome": outcome, **members})
+
+
+def failed(action: str, error: Error, **members: object) -> None:
+    """Write the line of a change that the agent did not take up; its outcome is null if nobody knows whether it did."""
+    record(action=action, outcome=None if isinstance(error, AgentLost) else "failed", code=error.code, **members)
 
 
 def locked_out(seconds: int) -> None:

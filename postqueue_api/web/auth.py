@@ -66,10 +66,7 @@ def protect(blueprint: Blueprint, store: Store, limits: Limits | None = None) ->
 
     def admit() -> None:
         proxy.check()
-        if limits is None:
-            g.principal = authenticate(store)
-        else:
-            g.principal = _within(limits, store)
+        g.principal = authenticate(store) if limits is None else within(limits, store)
         for name in declared_roles(current_app, request.endpoint):
             require(name)
 
@@ -78,8 +75,8 @@ def protect(blueprint: Blueprint, store: Store, limits: Limits | None = None) ->
     blueprint.after_app_request(_complete)
 
 
-def _within(limits: Limits, store: Store) -> Principal:
-    """Who asks. Raises TooManyRequests too, and that before anything is spent on a credential."""
+def within(limits: Limits, store: Store) -> Principal:
+    """Who asks. Raises as authenticate(), and TooManyRequests, that before anything is spent on a credential."""
     limits.admit_address()
     try:
         principal = authenticate(store)
@@ -137,8 +134,7 @@ def authenticate(store: Store) -> Principal:
     # Not login_required(): it lets OPTIONS through without a look.
     principal = scheme.authenticate(scheme.get_auth(), None)
     if not isinstance(principal, Principal):
-        # A token sent as the name (curl -u TOKEN:) is a secret, and stays out of the record.
-        audit.refused("refused", name=None if name is None or store.verify_token(name) else name)
+        audit.refused("refused", name=store.known_name(name))
         raise Unauthorized("The credential is not accepted.")
     return principal
 

@@ -71,6 +71,6 @@ def _carry_out(action: Action, queue_id: QueueId, reason: str | None, status: in
         )
     except Error as error:
         # Of what the agent takes up it writes the line itself, also when nobody waits for the end any more.
-        audit.record(action=action, outcome="failed", code=error.code, queue_id=str(queue_id), reason=reason)
+        audit.failed(action, error, queue_id=str(queue_id), reason=reason)
         raise
     return answer_change(operation, str(queue_id), status)

@@ -1,15 +1,17 @@
 """What views share: the settings, the agent, the snapshot that a request is answered from, and JSON answers."""
 
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from flask import Response, current_app, request
 
 from postqueue_api.config import Settings
-from postqueue_api.errors import CommandTimeout, InvalidArgument
+from postqueue_api.errors import CommandTimeout, Gone, InvalidArgument
 from postqueue_api.queue import snapshot
 from postqueue_api.queue.journal_reader import JournalReader
 from postqueue_api.queue.moves import MoveReader
@@ -22,6 +24,8 @@ from postqueue_api.web.limits import Limits
 _CLOCK_GRAIN_SECONDS = 0.002
 # While a long queue is listed again and again, each listing is as old as two take when the next one is there.
 _LISTINGS = 2
+# One in so many threads may wait for a listing that a poller asked for, so that the others answer meanwhile.
+_WAITING = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Context:
     trash: TrashReader
     moves: MoveReader
     limits: Limits
+    waiting: threading.Semaphore  # places for those who poll and wait for a listing
 
 
 def make(settings: Settings, limits: Limits) -> Context:
@@ -48,6 +53,7 @@ def make(settings: Settings, limits: Limits) -> Context:
         trash=TrashReader(journal),
         moves=MoveReader(journal),
         limits=limits,
+        waiting=threading.Semaphore(max(1, settings.web_threads // _WAITING)),
     )
 
 
@@ -63,37 +69,53 @@ def new_snapshot() -> Snapshot:
     info = context().agent.snapshot(0, context().settings.listing_timeout_seconds)
     if info.taken_at < asked - _CLOCK_GRAIN_SECONDS:
         raise CommandTimeout("The queue could not be listed in time.")
-    return snapshot.by_id(context().settings.state_directory / "snapshots", info.snapshot_id)
+    return snapshot.by_id(_snapshots(), info.snapshot_id)
 
 
 def fresh_snapshot(max_age: float | None = None) -> Snapshot:
     """The snapshot to answer from: no older than the request accepts, or the last one when a new one takes long.
 
     Without `max_age`, in seconds, the request's Cache-Control decides. If that says nothing either, as with those who
-    poll, the setting does, and nobody waits for the listing of a long queue that others have asked for all the while.
+    poll, the setting does, and hardly anybody waits for what others have asked for: a long queue is listed all the
+    while, and a listing that hangs must not take every thread.
 
     Raises:   AgentUnavailable, MailSystemDown and whatever else kept the queue from being listed
     """
-    settings = context().settings
-    directory = settings.state_directory / "snapshots"
+    settings, places = context().settings, context().waiting
     asked = _asked_age() if max_age is None else max_age
     accepted = settings.snapshot_max_age_seconds if asked is None else asked
-    found = snapshot.current(directory)
-    if found is not None:
-        if found.info.age <= accepted:
-            return found
-        if asked is None and found.info.age <= accepted + _LISTINGS * found.info.duration:
-            context().agent.refresh(accepted)
-            return found
-    info = context().agent.snapshot(accepted, settings.snapshot_wait_seconds)
-    return Snapshot(directory / f"{info.snapshot_id}.sqlite")
+    found = snapshot.current(_snapshots())
+    if found is not None and found.info.age <= accepted:
+        return found
+    if found is None or asked is not None:
+        return _waited_for(accepted)
+    is_relisted = found.info.age <= accepted + _LISTINGS * found.info.duration
+    if is_relisted or not places.acquire(blocking=False):
+        context().agent.refresh(accepted)
+        return found
+    try:
+        return _waited_for(accepted)
+    finally:
+        places.release()
 
 
-def kept_snapshot(snapshot_id: str) -> Snapshot:
+def _waited_for(max_age: float) -> Snapshot:
+    info = context().agent.snapshot(max_age, context().settings.snapshot_wait_seconds)
+    return Snapshot(_snapshots() / f"{info.snapshot_id}.sqlite")
+
+
+def _snapshots() -> Path:
+    return context().settings.state_directory / "snapshots"
+
+
+def kept_snapshot(snapshot_id: str, field: str = "snapshot_id") -> Snapshot:
     """A snapshot by its name. Raises InvalidArgument for what is no name, Gone when it is not kept any more."""
     if snapshot.NAME.fullmatch(snapshot_id) is None:
-        raise InvalidArgument("snapshot_id is not one of ours.", field="snapshot_id", accepted="what an answer said")
-    return snapshot.by_id(context().settings.state_directory / "snapshots", snapshot_id)
+        raise InvalidArgument(f"{field} is not one of ours.", field=field, accepted="what an answer said")
+    try:
+        return snapshot.by_id(_snapshots(), snapshot_id)
+    except Gone as error:
+        raise Gone(error.detail, field=field) from None
 
 
 def _asked_age() -> float | None:

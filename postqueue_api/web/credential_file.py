@@ -12,8 +12,9 @@
     certificates = ["CN=monitor,O=Example", "DNS:monitor.example.com", "email:ops@example.com", "URI:spiffe://..."]
     roles = ["viewer"]                  exact subjects as RFC 4514 has them, or alternative names
 
-A hash does not tell how long its password was: a short one can be refused only where it is made, by
-`postqueue-api credential`. What can be known here is whether it was made of a well-known word.
+A hash does not tell how long its password was: a short one is refused where it is made, by `postqueue-api credential`.
+What can be known here is whether it was made of a well-known word, and for a token, since its hash is quick, whether
+it is short enough to be tried.
 
 No message here holds a hash, a password or a token, nor the path of a file.
 """
@@ -26,7 +27,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, product
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 import bcrypt
@@ -37,7 +41,7 @@ from postqueue_api.web.certificate_names import Name
 
 ROLES = ("viewer", "operator", "admin", "content")
 NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
-WELL_KNOWN = ("admin", "password", "changeme", "postqueue", "secret")
+WELL_KNOWN = ("admin", "password", "changeme", "postqueue", "secret", "postfix", "root", "test", "123456")
 
 _INCLUDED = {"operator": frozenset({"viewer"}), "admin": frozenset({"operator", "viewer"})}
 _KEYS = ("password_hash", "token_sha256", "certificates", "roles")
@@ -94,7 +98,7 @@ def parse(text: str) -> Mapping[str, Entry]:
 def refuse_well_known_passwords(entries: Iterable[Entry]) -> None:
     """Refuse a password that is its principal's name or a word that everybody tries first.
 
-    Costs one bcrypt per word and password (six of 0.2 to 0.4 s at cost 12), on all processors at once.
+    Costs one bcrypt per word and password (ten of 0.2 to 0.4 s at cost 12), on all processors at once.
 
     Raises:   Misconfigured, naming the principal
     """
@@ -190,9 +194,24 @@ def _token_sha256(name: str, table: dict[str, Any]) -> bytes | None:
     if re.fullmatch(r"[0-9A-Fa-f]{64}", text, re.ASCII) is None:
         raise Misconfigured(f"[{name}] has a token_sha256 that is not 64 hex digits.")
     digest = bytes.fromhex(text)
-    if digest in {hashlib.sha256(word.encode()).digest() for word in ("", name, *WELL_KNOWN)}:
-        raise Misconfigured(f"[{name}] has a token that is empty or that everybody tries first.")
+    words = (name, *WELL_KNOWN)
+    if digest in {_sha256(cased) for word in words for cased in (word, word.capitalize(), word.upper())}:
+        raise Misconfigured(f"[{name}] has a token that everybody tries first. `postqueue-api credential` makes one.")
+    if digest in _short_tokens():
+        raise Misconfigured(f"[{name}] has a token that is empty or short. `postqueue-api credential` makes one.")
     return digest
+
+
+@cache
+def _short_tokens() -> frozenset[bytes]:
+    """The digests of all tokens of up to three letters or digits in small letters, and of up to four digits."""
+    words = ("".join(letters) for length in range(4) for letters in product(ascii_lowercase + digits, repeat=length))
+    numbers = (f"{number:04d}" for number in range(10_000))
+    return frozenset(map(_sha256, chain(words, numbers)))
+
+
+def _sha256(word: str) -> bytes:
+    return hashlib.sha256(word.encode()).digest()
 
 
 def _certificates(name: str, table: dict[str, Any]) -> frozenset[Name]:

@@ -77,12 +77,16 @@ class Store:
         """What is known of a principal now."""
         return self._current().get(name)
 
+    def known_name(self, claimed: str | None) -> str | None:
+        """A name for a record, if anybody has it: else it may be a token or a password, sent in the wrong place."""
+        return claimed if claimed is not None and claimed in self._current() else None
+
     def verify_password(self, name: str, password: str) -> Principal | None:
         """The principal of that name, if the password is right.
 
-        An unknown name takes the time of a wrong password. A right one is remembered for a minute under a keyed
-        hash of name, stored hash and password: nothing from which the password can be had, and nothing that
-        matches once the entry has changed.
+        An unknown name takes the time of a wrong password of the highest cost there is. A right one is remembered for
+        a minute under a keyed hash of name, stored hash and password: nothing from which the password can be had, and
+        nothing that matches once the entry has changed.
         """
         entry = self._current().get(name)
         secret = password.encode("utf-8", "surrogatepass")

@@ -31,7 +31,7 @@ def begin_drain(query: schemas.NoQuery, body: schemas.DrainInput) -> Response:
     try:
         state = context().agent.begin_drain(wanted)
     except Error as error:
-        audit.record(action="drain", outcome="failed", code=error.code, queue_id="ALL", reason=body.reason)
+        audit.failed("drain", error, queue_id="ALL", reason=body.reason)
         raise
     audit.record(action="drain", outcome="scheduled", queue_id="ALL", reason=body.reason, seconds=body.seconds)
     return answer(state, 202)

@@ -9,9 +9,9 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, current_app, request
 
-from postqueue_api.errors import Error, MailSystemDown, Misconfigured, Unauthorized
+from postqueue_api.errors import Error, MailSystemDown, Misconfigured, TooManyRequests, Unauthorized
 from postqueue_api.web import schemas
-from postqueue_api.web.auth import authenticate
+from postqueue_api.web.auth import within
 from postqueue_api.web.context import answer, context, fresh_snapshot
 from postqueue_api.web.credentials import Store
 
@@ -80,7 +80,7 @@ def _is_known() -> bool:
     if "Authorization" not in request.headers:
         return False
     try:
-        authenticate(_store())
-    except Unauthorized:
+        within(context().limits, _store())
+    except (Unauthorized, TooManyRequests):
         return False
     return True

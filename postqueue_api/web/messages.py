@@ -47,7 +47,7 @@ def _chosen(query: schemas.MessagesQuery) -> Snapshot:
         return fresh_snapshot()
     if query.snapshot_id not in (None, wanted):
         raise InvalidArgument("next belongs to another snapshot.", field="next", accepted="one of the same snapshot_id")
-    return kept_snapshot(wanted)
+    return kept_snapshot(wanted, "snapshot_id" if query.next is None else "next")
 
 
 def _refuse_paging(query: schemas.MessagesQuery) -> None:

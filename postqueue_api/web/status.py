@@ -91,7 +91,7 @@ def _tagged(identity: Any, members: dict[str, Any], age: float) -> Response:
     """The document with an ETag of what it says, its age left out; 304 when the client has it already."""
     response = answer(members)
     response.set_etag(hashlib.blake2s(msgspec.json.encode(identity), digest_size=12).hexdigest(), weak=True)
-    fresh = max(0, int(context().settings.snapshot_max_age_seconds - age))
-    response.headers["Cache-Control"] = f"private, max-age={fresh}"
+    # Whoever keeps it takes its Age off this by himself (RFC 9111, section 4.2).
+    response.headers["Cache-Control"] = f"private, max-age={context().settings.snapshot_max_age_seconds}"
     response.headers["Age"] = str(int(age))
     return response.make_conditional(request.environ)  # type: ignore[return-value]

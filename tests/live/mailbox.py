@@ -82,7 +82,7 @@ class Mailbox:
         queues = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt", "saved")
         return [path for name in queues for path in (self.box.queue_directory / name).rglob(queue_id)]
 
-    def wait_for(self, queue_id: str, queue_name: str | None, seconds: float = 10) -> None:
+    def wait_for(self, queue_id: str, queue_name: str | None, seconds: float = 30) -> None:
         """Wait until postqueue -j lists the message there; None: until it does not list it."""
         self.box.wait_until(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, seconds)
 
@@ -98,7 +98,7 @@ class Mailbox:
         """What arrived anywhere of this test's own mail, bounces that quote it included."""
         return [each for each in self.box.deliveries() if self.word.encode() in each.content]
 
-    def wait_for_arrival(self, seconds: float = 10) -> Delivery:
+    def wait_for_arrival(self, seconds: float = 30) -> Delivery:
         """Wait for the first delivery of this test's mail."""
         self.box.wait_until(self.arrived, seconds)
         return self.arrived()[0]

@@ -207,7 +207,7 @@ class Service:
         try:
             return self.process.wait(15)
         finally:
-            for pid in [] if self.process.poll() is not None else self.tree()[::-1]:
+            for pid in [] if self.process.poll() is not None else self.tree():
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -54,6 +55,11 @@ def test_each_refused_credential_is_a_line_and_a_missing_one_is_not(service: Ser
     service.ask("DELETE", path, None, {"Authorization": basic("admin", "not the password")})
     service.ask("DELETE", path, None, {"Authorization": "Bearer not-the-token"})
     service.ask("DELETE", path, None, {"Authorization": "Nonsense"})
+    for name in (SECRETS["viewer"], f" {SECRETS['viewer']}", "a password, typed into the wrong field"):
+        service.ask("DELETE", path, None, {"Authorization": basic(name, "")})
+        form = urlencode({"name": name, "password": "x"}).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+        assert service.ask("POST", "/login", None, headers, form).status == 401
     service.ask("DELETE", path, None)
     service.ask("DELETE", path, "operator")
     service.ask("GET", f"{path}/raw", "admin")
@@ -62,6 +68,7 @@ def test_each_refused_credential_is_a_line_and_a_missing_one_is_not(service: Ser
         ("refused", "admin", "refused", "unauthorized"),
         ("refused", None, "refused", "unauthorized"),
         ("refused", None, "malformed", "unauthorized"),
+        *6 * [("refused", None, "refused", "unauthorized")],
         ("refused", "operator", "forbidden", "forbidden"),
         ("refused", "admin", "forbidden", "forbidden"),
     ]

@@ -128,6 +128,27 @@ def test_flush_of_everything_lets_what_was_deferred_go(service: Service, mailbox
     assert mailbox.queue_name(held) == "hold"
 
 
+def test_flush_of_a_site_lets_go_what_is_for_it_and_nothing_else(service: Service, mailbox: Mailbox) -> None:
+    here, elsewhere = mailbox.deferred(), mailbox.deferred("a@full.example")
+    before = service.commands()
+    with mailbox.open_site():
+        answer = service.ask("POST", f"/v1/sites/{REFUSING}/flush", "operator", body={"reason": "the site is back"})
+        assert (answer.status, answer.json()) == (202, {"outcome": "scheduled"})
+        mailbox.wait_for(here, None)
+    assert mailbox.queue_name(elsewhere) == "deferred"
+    assert [words.rpartition(" -s ")[2] for words in service.commands()[len(before) :] if " -s " in words] == [REFUSING]
+    line = next(line for line in reversed(service.audit()) if line["action"] == "flush")
+    assert (line["site"], line["outcome"], line["reason"]) == (REFUSING, "scheduled", "the site is back")
+
+
+def test_flush_of_a_site_that_postfix_keeps_no_list_of_is_a_conflict(
+    short_service: Service, short_mailbox: Mailbox
+) -> None:
+    answer = short_service.ask("POST", f"/v1/sites/{REFUSING}/flush", "operator")
+    assert (answer.status, answer.code) == (409, "conflict")
+    assert "fast_flush_domains" in answer.json()["detail"]
+
+
 # --- truthful outcomes --------------------------------------------------------------------------------------
 
 

@@ -15,11 +15,12 @@ from tests.live.test_auth import PARAMETERS, RULES
 
 _LINE = re.compile(r'^\d+ +execve\("([^"]+)", \[(.*)\], 0x[0-9a-f]+ /\* (\d+) vars? \*/\) += (-?\d+)', re.M)
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"')
-ID = "<a queue ID>"
+ID, SITE = "<a queue ID>", "<a site>"
 CONSTANT = {
     ("postqueue", "-j"),
     ("postqueue", "-f"),
     ("postqueue", "-i", ID),
+    ("postqueue", "-s", SITE),
     ("postsuper", "-h", "-"),
     ("postsuper", "-H", "-"),
     ("postsuper", "-d", "-", "hold"),
@@ -133,7 +134,7 @@ def test_only_the_four_commands_of_postfix_are_executed(run: tuple[list[Executed
     assert {each.result for each in rest} == {0}
 
 
-def test_their_arguments_are_constant_but_for_one_queue_id_at_the_end(
+def test_their_arguments_are_constant_but_for_one_queue_id_or_site_at_the_end(
     run: tuple[list[Executed], set[str], Service], box: Sandbox
 ) -> None:
     found, queue_ids, _ = run
@@ -142,7 +143,8 @@ def test_their_arguments_are_constant_but_for_one_queue_id_at_the_end(
         path, option, directory, *words = each.argv
         assert (path, option, directory) == (each.path, "-c", str(box.config_directory))
         *constant, last = words
-        seen.add((Path(path).name, *constant, ID if last in queue_ids else last))
+        word = ID if last in queue_ids else SITE if last == PARAMETERS["site"] else last
+        seen.add((Path(path).name, *constant, word))
     assert seen == CONSTANT
 
 

@@ -178,7 +178,7 @@ def test_a_postfix_that_cannot_be_asked_is_told_from_an_agent_that_is_killed(box
         services.started(box, agent.shared, command="web") as web,
     ):
         assert value(scrape(web), "postqueue_api_agent_up") == 1
-        for pid in reversed(agent.tree()):
+        for pid in agent.tree():  # the master first, which would put another in the place of its worker
             os.kill(pid, signal.SIGKILL)
         agent.process.wait(10)
         values = scrape(web)

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -165,6 +166,25 @@ def journalled(service: Service) -> str | None:
     journal = JournalReader(service.state_directory / "journal.sqlite")
     (item,) = journal.results(journal.operations(1)[0].operation_id, 1)
     return item.outcome
+
+
+def test_a_change_whose_agent_is_lost_is_not_said_to_have_failed(own_box: Sandbox) -> None:
+    """Its next worker goes on with it, so the answer says where to look, and the outcome is unknown until then."""
+    mailbox = Mailbox(own_box)
+    with services.started(own_box, {"lock_wait_seconds": "20"}) as service, ThreadPoolExecutor(1) as pool:
+        queue_id = mailbox.delivering(2.5)
+        asking = pool.submit(service.change, "delete", queue_id)
+        mailbox.wait_for(queue_id, "hold")
+        agent, _ = service.halves()
+        (worker,) = (pid for pid in service.tree() if services.parent(pid) == agent)
+        os.kill(worker, signal.SIGKILL)
+        says(asking.result(), 503, "agent_lost", "/v1/operations")
+        processes.wait_until(lambda: journalled(service) is not None, 20)
+        lines = [line for line in service.audit() if line["queue_id"] == queue_id]
+        assert [line["outcome"] for line in lines] == [None, journalled(service)]
+        assert lines[0]["code"] == "agent_lost"
+        assert lines[0]["request_id"] == lines[1]["request_id"]
+    mailbox.wait_for(queue_id, None)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_an_agent_that_is_killed_leaves_its_samples_to_be_read_and_goes_on_with_
         for _ in range(3):
             with services.started(box, {**OFTEN, **shared}) as service:
                 wait_for(service, len(samples(service)) + 2)
-                for pid in service.tree()[::-1]:
+                for pid in service.tree():
                     os.kill(pid, signal.SIGKILL)
                 service.process.wait()
         with services.started(box, {**OFTEN, **shared}, command="web", wait=False) as web:

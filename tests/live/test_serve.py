@@ -118,6 +118,14 @@ def test_when_one_half_dies_the_other_is_stopped_and_the_last_line_says_which(bo
                 assert again.ask("GET", "/v1/queues", "viewer").status == 200
 
 
+def test_when_the_parent_is_killed_both_halves_end(box: Sandbox) -> None:
+    with services.started(box) as service:
+        tree = service.tree()
+        service.process.kill()
+        assert service.process.wait(5) == -signal.SIGKILL
+        processes.wait_until(lambda: not any(is_there(pid) for pid in tree), 20)
+
+
 def test_a_second_agent_on_the_same_socket_is_refused_and_the_first_goes_on(box: Sandbox, service: Service) -> None:
     status, stderr, _ = services.refusal("agent", {"config_directory": str(box.config_directory), **service.shared})
     assert status == 1

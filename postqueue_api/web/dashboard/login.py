@@ -6,11 +6,15 @@ from flask import Blueprint, Response, current_app, g, redirect, request
 
 from postqueue_api.errors import Forbidden, Unauthorized
 from postqueue_api.web import audit, origin, proxy, session
+from postqueue_api.web.audit import NAME_LIMIT
 from postqueue_api.web.context import context
 from postqueue_api.web.credentials import Principal, Store
 from postqueue_api.web.dashboard import page
 
 login = Blueprint("login", __name__)
+
+# What anybody may send, before it is known who it is: a name, a password, an address and the like.
+_OPEN_LIMIT_BYTES = 1 << 16
 
 OPEN = {
     *(f"dashboard.login.{view}" for view in ("show_login", "log_in", "keep_theme")),
@@ -24,6 +28,7 @@ def guard() -> Response | None:
     Raises:   Unauthorized or Forbidden for a change without session or without its token
     """
     if request.endpoint in OPEN:
+        request.max_content_length = request.max_form_memory_size = _OPEN_LIMIT_BYTES
         return None
     proxy.check()
     context().limits.admit_address()
@@ -58,9 +63,9 @@ def log_in() -> Response:
     name, following = request.form.get("name", ""), page.local(request.form.get("next"))
     principal = _known(name, request.form.get("password", ""))
     if principal is None:
-        audit.refused("refused", name=name)
+        audit.refused("refused", name=_store().known_name(name))
         context().limits.note_refusal()
-        return page.render("login.html", 401, following=following, notice="refused", name=name)
+        return page.render("login.html", 401, following=following, notice="refused", name=name[:NAME_LIMIT])
     context().limits.admit_principal(principal.name)
     if (old := session.current()) is not None:
         session.sessions().end(old)
@@ -83,6 +88,8 @@ def log_out() -> Response:
 @login.post("/theme")
 def keep_theme() -> Response:
     """Remember the colours that the reader chose. Anybody may, and nothing else is changed by it."""
+    proxy.check()
+    context().limits.admit_address()
     response = _see(page.local(request.form.get("next")))
     if request.form.get("theme") in page.THEMES:
         page.keep(response, page.THEME_COOKIE, request.form["theme"])
@@ -105,9 +112,14 @@ def _begin(principal: Principal, reason: str) -> str:
 
 def _known(name: str, password: str) -> Principal | None:
     """The principal with that name and that password or token."""
-    store: Store = current_app.extensions["credentials"]
+    store = _store()
     found = store.verify_password(name, password) or store.verify_token(password)
     return found if found is not None and found.name == name else None
+
+
+def _store() -> Store:
+    store: Store = current_app.extensions["credentials"]
+    return store
 
 
 def _by_certificate() -> session.Session | None:
@@ -115,8 +127,7 @@ def _by_certificate() -> session.Session | None:
     if shown is None or origin.is_foreign():
         return None
     subject, names = shown
-    store: Store = current_app.extensions["credentials"]
-    principal = store.verify_certificate(names)
+    principal = _store().verify_certificate(names)
     if principal is None:
         audit.refused("certificate", name=None, certificate=subject)
         context().limits.note_refusal()
