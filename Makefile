@@ -14,6 +14,9 @@ PACKAGES_TO_BENCH = $(PACKAGES_TO_RUN) jq
 PYTHON = $(shell for python in /usr/bin/python3 python3; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+# Tests wait more than they compute: for mail that moves, for clocks, for a browser.
+TEST_PROCESSES = 4
+
 VENV = .venv/installed
 BIN  = .venv/bin
 
@@ -24,7 +27,7 @@ run: root-for-run packages-to-run $(VENV)
 	@exec deploy/run-from-clone $(SANDBOX)
 
 test: root-for-test packages-to-test $(VENV)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-image: root-for-test-image $(VENV)
 	deploy/test-image

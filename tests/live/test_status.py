@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,25 @@ def test_who_polls_a_long_queue_is_answered_from_the_last_listing_while_the_next
     answer = status(service)
     assert int(answer.headers["Age"]) <= 2, "who comes after nobody asked for long waits for a new one"
     assert snapshot_id(status(service, {"Cache-Control": "max-age=0"})) != snapshot_id(answer), "and who says so"
+
+
+def test_a_listing_that_hangs_takes_no_thread_from_others_and_is_told(box: Sandbox) -> None:
+    with services.place() as directory:
+        commands = services.watched_commands(directory / "commands")
+        given = {"command_directory": str(commands), "snapshot_max_age_seconds": "1", "sample_interval_seconds": "0"}
+        few = {"web_workers": "1", "web_threads": "4", "listing_timeout_seconds": "4", "snapshot_wait_seconds": "20"}
+        with services.started(box, {**given, **few}) as service, ThreadPoolExecutor(12) as pool:
+            status(service, FRESH)
+            (commands / "postqueue").write_text("#!/bin/sh\nexec sleep 600\n")
+            time.sleep(1.1)
+            polls = [pool.submit(status, service) for _ in range(48)]
+            begun = time.monotonic()
+            for _ in range(10):
+                assert service.ask("GET", "/health/live", None).status == 200
+            assert time.monotonic() - begun < 3, "of four threads one waits for the listing, for four seconds"
+            assert {poll.result().status for poll in polls} == {200}
+            processes.wait_until(lambda: status(service).json()["problem"] is not None, 10)
+            nothing_is_known(status(service), "command_timeout")
 
 
 def test_who_polls_a_long_queue_is_told_within_seconds_that_it_cannot_be_listed_any_more(
