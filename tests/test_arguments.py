@@ -25,18 +25,21 @@ BAD_IDS = [
 
 GOOD_SITES = [
     "example.com",
-    "example.com.",
     "localhost",
     "a",
     "xn--nxasmq6b.example",
     "_dmarc.example.com",
-    "1.2.3.4",
+    "1a",
+    "a.1",
     "A.B",
 ]
 BAD_SITES = [
     "", ".", "..", "a..b", ".a", "-a.example", "a-.example", "-", "-f", "a b", "a;b", "a/b", "@example.com",
     "u@example.com", "[192.0.2.1]", "a,b", "a\n", "a\0", "*", "example.com\r", "a" * 64, ".".join(["a" * 60] * 5),
     "münchen.example",
+    "example.com.",
+    "0",
+    "1.2.3.4",
     "a\u2028",
 ]  # fmt: skip
 

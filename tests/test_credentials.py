@@ -107,6 +107,7 @@ ROLES_LINE = 'roles = ["viewer"]\n'
         (f'[alice]\ntoken_sha256 = "{hashlib.sha256(b"changeme").hexdigest()}"\n' + ROLES_LINE, "everybody tries"),
         (GRAFANA + GRAFANA.replace("grafana", "other"), "[grafana] and [other] have the same token"),
     ],
+    ids=lambda value: None if len(value) < 60 else "text",  # the hash is another one in each process
 )
 def test_a_text_that_cannot_be_used_is_refused_in_words_that_hold_no_secret(text: str, says: str) -> None:
     with pytest.raises(Misconfigured) as caught:

@@ -11,7 +11,8 @@ from postqueue_api.errors import InvalidArgument
 
 _QUEUE_ID = re.compile(r"[0-9A-Za-z]{6,64}", re.ASCII)
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
-_SITE = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+# valid_hostname() of src/util/valid_hostname.c has neither a dot at the end nor a name of digits alone.
+_SITE = re.compile(rf"(?![0-9.]+\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 
 QUEUE_NAMES = ("maildrop", "incoming", "active", "deferred", "hold")
 

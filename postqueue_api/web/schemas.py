@@ -353,9 +353,16 @@ class MessagesOutput(Output):
     next: str | None
 
 
+class FoundMessageOutput(MessageOutput):
+    """The same; null what only a listing tells, for a message that moved past it."""
+
+    message_size: int | None  # type: ignore[assignment]
+    recipients: list[RecipientOutput] | None  # type: ignore[assignment]
+
+
 class MessageRowOutput(Output):
     snapshot: SnapshotOutput
-    message: MessageOutput
+    message: FoundMessageOutput
 
 
 class EnvelopeRecipientOutput(Output):
