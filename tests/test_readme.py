@@ -1,8 +1,10 @@
 """README's tables equal the code, its links lead somewhere, and CHANGELOG names every dependency."""
 
 import configparser
+import contextlib
 import dataclasses
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from flask import Flask
 
 from postqueue_api.config import Settings, variable
 from postqueue_api.errors import by_code
+from postqueue_api.web import schemas
 from postqueue_api.web.app import create_app
 
 CLONE = Path(__file__).parent.parent
@@ -82,6 +85,28 @@ def test_every_example_asks_for_a_route_that_there_is(app: Flask) -> None:
         method = re.search(r"-X (\w+)", example)
         assert found is not None
         adapter.match(found[1], method[1] if method else "POST" if "--json" in example else "GET")
+
+
+@pytest.mark.parametrize(
+    ("first_member", "shown"),
+    [
+        ("snapshot_id", schemas.SnapshotOutput),
+        ("queue_name", schemas.QueueOutput),
+        ("queue_name", schemas.MessageOutput),
+        ("key", schemas.GroupOutput),
+        ("operation_id", schemas.ChangeOutput),
+        ("position", schemas.ResultOutput),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_the_examples_show_the_members_that_answers_have(first_member: str, shown: type[schemas.Output]) -> None:
+    """An object that is shown whole; what has three dots for what was left out is none."""
+    text = " ".join(line.strip() for line in README.splitlines() if line.startswith("    "))
+    found = []
+    for start in re.finditer(rf'\{{"{first_member}"', text):
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(set(json.JSONDecoder().raw_decode(text, start.start())[0]))
+    assert set(shown.model_fields) in found
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in (CLONE / "docs").glob("*.md"))])
