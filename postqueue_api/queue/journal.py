@@ -135,28 +135,27 @@ class Journal:
         removed: else it would be delivered, and again after a restore.
         """
         now = time.time()
+        first: dict[int, Settlement] = {}
+        by_outcome: dict[str, list[Settlement]] = {}
+        for settlement in settlements:
+            if first.setdefault(settlement.position, settlement) is settlement:
+                by_outcome.setdefault(settlement.outcome, []).append(settlement)
         with self.transaction() as database:
             has_copies = database.execute("SELECT 1 FROM trash WHERE state = 'written' LIMIT 1").fetchone() is not None
-            for settlement in settlements:
-                written = database.execute(
+            for outcome, settled in by_outcome.items():
+                written = database.executemany(
                     "UPDATE item SET outcome = ?, detail = ?, finished_at = ?"
                     " WHERE operation = ? AND position = ? AND outcome IS NULL",
-                    (settlement.outcome, settlement.detail, now, number, settlement.position),
+                    ((outcome, each.detail, now, number, each.position) for each in settled),
                 ).rowcount
                 if written:
                     database.execute(
-                        "INSERT INTO outcome VALUES (?, ?, 1)"
-                        " ON CONFLICT (operation, outcome) DO UPDATE SET messages = messages + 1",
-                        (number, settlement.outcome),
+                        "INSERT INTO outcome VALUES (?1, ?2, ?3)"
+                        " ON CONFLICT (operation, outcome) DO UPDATE SET messages = messages + ?3",
+                        (number, outcome, written),
                     )
-                if written and has_copies:
-                    # The unary plus keeps SQLite from walking over all that this operation deleted before.
-                    database.execute(
-                        "UPDATE trash SET state = iif(?1 = 'removed', 'kept', 'void') WHERE state = 'written'"
-                        " AND queue_id = (SELECT queue_id FROM item WHERE operation = ?2 AND position = ?3)"
-                        " AND +operation_id = (SELECT operation_id FROM operation WHERE number = ?2)",
-                        (settlement.outcome, number, settlement.position),
-                    )
+                if has_copies:
+                    _settle_copies(database, number, settled)
 
     def finish(self, number: int, state: State, failure: str | None = None) -> None:
         """Note the end of an operation."""
@@ -228,6 +227,17 @@ def insert_operation(database: sqlite3.Connection, operation_id: str, request: R
     ).lastrowid
     assert number is not None
     return number
+
+
+def _settle_copies(database: sqlite3.Connection, number: int, settled: Iterable[Settlement]) -> None:
+    """The copies of these messages can be restored from now on, or are void; not of those whose outcome is another."""
+    # The unary plus keeps SQLite from walking over all that this operation deleted before.
+    database.executemany(
+        "UPDATE trash SET state = iif(?1 = 'removed', 'kept', 'void') WHERE state = 'written'"
+        " AND queue_id = (SELECT queue_id FROM item WHERE operation = ?2 AND position = ?3 AND outcome = ?1)"
+        " AND +operation_id = (SELECT operation_id FROM operation WHERE number = ?2)",
+        ((each.outcome, number, each.position) for each in settled),
+    )
 
 
 def _version(database: sqlite3.Connection) -> int:
