@@ -29,7 +29,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class Message:
     item: Item
     queue_id: QueueId
     queue_name: str
-    path: Path
+    place: str  # where its file is
     was_held: bool
     file: BinaryIO | None = None
     is_marked: bool = False  # there is a second link to its file
@@ -137,14 +137,15 @@ class Chunk:
         """Remove the second links: the outcomes are in the journal."""
         if self.action == "delete":
             for item in items:
-                self._mark(item).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(self._mark(item))  # noqa: PTH108 - a Path takes as long as the rest
 
     # --- look -----------------------------------------------------------------------------------------------
 
     def _look(self, item: Item) -> Message | None:
         queue_id = QueueId.parse(item.target.queue_id)
         found = self._find(queue_id, item)
-        is_other = found is not None and not _is_same(item.target, queue_file.read_identity(found.path))
+        is_other = found is not None and not _is_same(item.target, queue_file.read_identity(found.place))
         if is_other and item.stage is None:
             self._settle(item, "changed", "this queue ID names another message by now")
             return None
@@ -162,7 +163,7 @@ class Chunk:
         else:
             # An agent before this one may have put it on hold, to act on it, before it was killed: the journal knows.
             was_held = found.queue_name == HOLD if item.was_held is None else item.was_held
-            return Message(item, queue_id, found.queue_name, found.path, was_held)
+            return Message(item, queue_id, found.queue_name, found.place, was_held)
         return None
 
     def _find(self, queue_id: QueueId, item: Item) -> queue_file.Found | None:
@@ -176,7 +177,7 @@ class Chunk:
 
     def _is_marked_in_queue(self, item: Item) -> bool:
         try:
-            return self._mark(item).stat().st_nlink > 1
+            return os.lstat(self._mark(item)).st_nlink > 1
         except FileNotFoundError:
             return False
 
@@ -193,13 +194,13 @@ class Chunk:
         if self.action == "expire":
             return None
         try:
-            with self._mark(item).open("rb") as file:
+            with queue_file.open_file(self._mark(item)) as file:
                 return _happened(self.action, file, 1, found)
         except FileNotFoundError:
             return None  # killed before the second link was made, and so before the act
 
-    def _mark(self, item: Item) -> Path:
-        return Path(f"{self._aside}/{MARK}{self.operation_id}-{item.position}")
+    def _mark(self, item: Item) -> str:
+        return f"{self._aside}/{MARK}{self.operation_id}-{item.position}"
 
     @cached_property
     def _aside(self) -> Path:
@@ -280,10 +281,11 @@ class Chunk:
             return []
         self.records.intend((message.item.position, message.was_held) for message in messages)
         failpoint.reach("intended")
-        self._say(postsuper.hold, [message for message in messages if message.queue_name != HOLD])
+        report = self._say(postsuper.hold, [message for message in messages if message.queue_name != HOLD])
         # What moved from queue to queue just then was missed; it is met at the second attempt. What was on hold and is
         # not any more was released by somebody else: it is to go back to where that one wanted it.
-        missed = [message for message in messages if self._find_held(message) is None]
+        silent = [message for message in messages if message.queue_id not in report.said]
+        missed = [message for message in silent if not self._is_held(message)]
         released = [message for message in missed if message.was_held]
         for message in released:
             message.was_held = False
@@ -291,22 +293,18 @@ class Chunk:
             self.records.intend((message.item.position, False) for message in released)
         self._say(postsuper.hold, missed)
         failpoint.reach("held")
-        there = []
-        for message in messages:
-            if (found := self._find_held(message)) is not None:
-                message.path = found
-                there.append(message)
-            else:
-                self._settle_silence(message)
-        return there
+        gone = [message for message in missed if not self._is_held(message)]
+        for message in gone:
+            self._settle_silence(message)
+        positions = {message.item.position for message in gone}
+        return [message for message in messages if message.item.position not in positions]
 
-    def _find_held(self, message: Message) -> Path | None:
-        found = queue_file.find(self.queue_directory, message.queue_id, (HOLD,))
-        return None if found is None else found.path
+    def _is_held(self, message: Message) -> bool:
+        return queue_file.find(self.queue_directory, message.queue_id, (HOLD,)) is not None
 
     def _lock(self, messages: list[Message], files: ExitStack) -> list[Message]:
         """Lock what is in hold; what a delivery agent still has after the waiting time goes back."""
-        waiting = [message for message in messages if self._open(message, files)]
+        waiting = [message for message in messages if self._open(message, HOLD, files)]
         locked: list[Message] = []
         deadline = time.monotonic() + self.lock_wait_seconds
         while True:
@@ -319,18 +317,23 @@ class Chunk:
         self._give_back(waiting, "in_flight", "it was being delivered all the while")
         return locked
 
-    def _open(self, message: Message, files: ExitStack) -> bool:
+    def _open(self, message: Message, queue_name: str, files: ExitStack) -> bool:
+        """Open it where it is to be; what is not in that queue any more is settled."""
+        found = queue_file.find(self.queue_directory, message.queue_id, (queue_name,))
         try:
-            message.file = files.enter_context(message.path.open("rb"))
+            if found is not None:
+                message.place = found.place
+                message.file = files.enter_context(queue_file.open_file(found.place))
+                return True
         except FileNotFoundError:
-            self._settle_silence(message)
-            return False
-        return True
+            log.debug("%s left %s just then", message.queue_id, queue_name)
+        self._settle_silence(message)
+        return False
 
     def _look_again(self, message: Message) -> bool:
         """Whether the locked file is the message that was meant, with somebody left to deliver it to."""
         assert message.file is not None
-        if not _is_file(message.file, message.path):
+        if not _is_file(message.file, message.place):
             self._settle_silence(message)
             return False
         identity, is_due = queue_file.glance(message.file)
@@ -367,10 +370,10 @@ class Chunk:
         mark = self._mark(message.item)
         try:
             try:
-                os.link(message.path, mark)
+                os.link(message.place, mark)
             except FileExistsError:  # of an earlier attempt
-                mark.unlink()
-                os.link(message.path, mark)
+                os.unlink(mark)  # noqa: PTH108
+                os.link(message.place, mark)
         except FileNotFoundError:
             self._settle_silence(message)
             return False
@@ -402,10 +405,10 @@ class Chunk:
         self._say(postsuper.release, released)
         failpoint.reach("expired released")
         for message in released:
-            if self._find_held(message) is None:
-                self._settle(message.item, "expired", self._send_back(message.queue_id))
-            else:
+            if self._is_held(message):
                 self._give_back([message], "expired", _BACK_AT_NEXT_ATTEMPT)
+            else:
+                self._settle(message.item, "expired", self._send_back(message.queue_id))
 
     def _send_back(self, queue_id: QueueId) -> str:
         """Ask for the attempt that returns an expired message, which else waits for its next retry time."""
@@ -417,7 +420,7 @@ class Chunk:
         return "Postfix was asked to return it now"
 
     def _delete_from_maildrop(self, messages: list[Message], files: ExitStack) -> None:
-        tried = [(message, _try_lock(message)) for message in messages if self._open(message, files)]
+        tried = [(message, _try_lock(message)) for message in messages if self._open(message, MAILDROP, files)]
         free = [message for message, locked in tried if locked]
         for message, locked in tried:
             if not locked:
@@ -431,15 +434,11 @@ class Chunk:
     def _give_back(self, messages: Sequence[Message], outcome: str, detail: str) -> None:
         """Release what is on hold by our doing, and settle it; what Postfix does not release is said to be there."""
         for _ in range(_ATTEMPTS):
-            ours = [message for message in messages if not message.was_held and self._find_held(message) is not None]
+            ours = [message for message in messages if not message.was_held and self._is_held(message)]
             if not ours:
                 break
             self._say(postsuper.release, ours)
-        left = {
-            message.item.position
-            for message in messages
-            if not message.was_held and self._find_held(message) is not None
-        }
+        left = {message.item.position for message in messages if not message.was_held and self._is_held(message)}
         for message in messages:
             if message.item.position in left:
                 self._settle(message.item, "failed", f"it is on hold and could not be released; {detail}")
@@ -492,7 +491,7 @@ class Chunk:
             return (_released(found) if self.action == "release" else None), found
         links = 1 if message.is_marked else 0
         for _ in range(_LOOKS):
-            if found is not None and not _is_file(message.file, found.path):
+            if found is not None and not _is_file(message.file, found.place):
                 found = None
             if found is not None or os.fstat(message.file.fileno()).st_nlink <= links:
                 break
@@ -567,9 +566,9 @@ def _try_lock(message: Message) -> bool:
     return True
 
 
-def _is_file(file: BinaryIO, path: Path) -> bool:
+def _is_file(file: BinaryIO, place: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(place))
     except FileNotFoundError:
         return False
 
