@@ -1,7 +1,7 @@
 """One line of JSON on standard output for each thing that somebody did. Both halves write such lines.
 
-A line is ASCII and at most PIPE_BUF bytes, written by one write(2): lines of threads and processes do not mix, and
-no text of a client can end a line, begin one, or turn what a reader sees.
+A line is ASCII and at most PIPE_BUF bytes, written whole by one write(2), alone or with others: lines of threads and
+processes do not mix, and no text of a client can end a line, begin one, or turn what a reader sees.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 import os
 import select
 import threading
+from collections.abc import Iterable, Mapping
 
 TEXT_LIMIT = 512
 
@@ -24,8 +25,26 @@ def write_line(event: str, **members: object) -> None:
     A mapping of plain values stays one. Texts are cut after 512 characters, and further if the line would not fit
     PIPE_BUF. When standard output fails, the line goes to standard error, and whoever wrote it goes on.
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    _write(_encode({"time": now, "event": event, **members}))
+    _write(_encode({"time": _now(), "event": event, **members}))
+
+
+def write_lines(event: str, shared: Mapping[str, object], each: Iterable[Mapping[str, object]]) -> None:
+    """Write a line for each of many things of one event and one moment, with the members that all of them share.
+
+    Like so many calls of write_line, but that as many lines as fit PIPE_BUF are one write.
+    """
+    common = {"time": _now(), "event": event, **shared}
+    head = _encode(common)[:-2]
+    lines = b""
+    for members in each:
+        line = head + b", " + _encode(members)[1:]
+        if len(line) > select.PIPE_BUF:
+            line = _encode({**common, **members})
+        if len(lines) + len(line) > select.PIPE_BUF:
+            _write(lines)
+            lines = b""
+        lines += line
+    _write(lines)
 
 
 def cut(text: str, limit: int) -> str:
@@ -33,7 +52,11 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def _encode(members: dict[str, object]) -> bytes:
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _encode(members: Mapping[str, object]) -> bytes:
     line = b""
     for limit in (TEXT_LIMIT, 256, 128, 64, 16, 4):
         line = json.dumps({name: _plain(value, limit) for name, value in members.items()}).encode() + b"\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, g
 
-from postqueue_api.audit import TEXT_LIMIT
+from postqueue_api.audit import TEXT_LIMIT, write_lines
 from postqueue_api.web import audit
 from postqueue_api.web.credentials import Principal
 
@@ -97,6 +97,30 @@ def test_a_line_is_one_write(descriptors: list[int]) -> None:
         audit.record(action="hold", outcome="held", reason="x" * 500)
         os.dup2(descriptors[0], 1)
         assert ours.recv(65536).endswith(b"}\n")
+
+
+def test_lines_of_many_messages_are_whole_in_each_write(descriptors: list[int]) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        os.dup2(theirs.fileno(), 1)
+        write_lines("change", {"actor": "alice", "reason": "é" * 300}, ({"queue_id": f"A{each}"} for each in range(40)))
+        os.dup2(descriptors[0], 1)
+        theirs.shutdown(socket.SHUT_WR)
+        writes = list(iter(lambda: ours.recv(1 << 20), b""))
+    assert len(writes) < 40
+    assert all(len(write) <= select.PIPE_BUF and write.endswith(b"}\n") for write in writes)
+    found = [json.loads(line) for line in b"".join(writes).splitlines()]
+    assert [line["queue_id"] for line in found] == [f"A{each}" for each in range(40)]
+    assert {(line["event"], line["actor"], line["reason"]) for line in found} == {("change", "alice", "é" * 300)}
+
+
+@pytest.mark.parametrize("letter", ["x", "😀"])
+def test_a_line_of_many_is_cut_until_it_fits_as_one_alone_is(capfd: pytest.CaptureFixture[str], letter: str) -> None:
+    shared = dict.fromkeys(("actor", "reason", "request_id"), letter * 5000)
+    write_lines("change", shared, [{"queue_id": letter * 5000}, {"queue_id": "short"}])
+    out = capfd.readouterr().out
+    assert all(len(line) < select.PIPE_BUF for line in out.split("\n"))
+    assert [json.loads(line)["queue_id"] for line in out.splitlines()][1] == "short"
 
 
 def _write_many(number: int) -> None:

@@ -109,6 +109,12 @@ def test_an_outcome_that_stands_is_never_replaced(journal: Journal, second: str)
     assert journal.operation("op-1").outcomes == {"removed": 1}
 
 
+def test_of_two_outcomes_for_one_message_the_first_stands(journal: Journal) -> None:
+    number = journal.begin("op-1", REQUEST, TARGETS).number
+    journal.settle(number, [Settlement(1, "held"), Settlement(2, "failed"), Settlement(1, "failed")])
+    assert journal.operation("op-1").outcomes == {"held": 1, "failed": 1}
+
+
 def test_outcomes_are_counted_by_kind(journal: Journal) -> None:
     number = journal.begin("op-1", REQUEST, [Target(f"A{each:06}") for each in range(1000)]).number
     journal.settle(number, [Settlement(each, "held" if each % 4 else "failed") for each in range(1, 1001)])

@@ -126,7 +126,7 @@ def keep(snapshot_id: str) -> Response:
 @agent.get("/messages/<queue_id>")
 def look_up(queue_id: str) -> Response:
     found = _find(queue_id)
-    identity = queue_file.read_identity(found.path)
+    identity = queue_file.read_identity(found.place)
     if identity is None:
         raise NoSuchMessage("The message left the queue at that moment, or its queue file is damaged.")
     return _answer({"queue_name": found.queue_name, "arrival_time": identity.arrival_time, "sender": identity.sender})
@@ -291,7 +291,7 @@ def _targets(wanted: OperationRequest) -> Iterable[Target]:
 def _target(queue_id: QueueId) -> Target:
     """The identity that a queue ID has at this moment, so that it is not another message later."""
     found = queue_file.find(_workplace().instance.queue_directory, queue_id)
-    identity = None if found is None else queue_file.read_identity(found.path)
+    identity = None if found is None else queue_file.read_identity(found.place)
     return Target(str(queue_id)) if identity is None else Target(str(queue_id), identity.arrival_time, identity.sender)
 
 

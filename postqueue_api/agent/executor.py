@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from postqueue_api.agent import failpoint
 from postqueue_api.agent.change import Chunk
-from postqueue_api.agent.lines import tell_message, tell_operation
+from postqueue_api.agent.lines import tell_messages, tell_operation
 from postqueue_api.errors import CommandFailed, Conflict, Error, StorageFull
 from postqueue_api.queue.journal import Journal
 from postqueue_api.queue.operation import Item, Operation, Request, Settlement, State, Target
@@ -161,8 +161,7 @@ class Executor:
                 break
         failpoint.reach("settled")
         queue_ids = {item.position: item.target.queue_id for item in items}
-        for settlement in settlements:
-            tell_message(operation, queue_ids[settlement.position], settlement)
+        tell_messages(operation, ((queue_ids[found.position], found.outcome) for found in settlements))
         with self._changed:
             self._changed.notify_all()
 

@@ -1,13 +1,15 @@
 """The lines of the audit about operations: who wanted what, and what became of each message."""
 
-from postqueue_api.audit import write_line
-from postqueue_api.queue.operation import Operation, Settlement
+from collections.abc import Iterable
+
+from postqueue_api.audit import write_line, write_lines
+from postqueue_api.queue.operation import Operation
 
 
-def tell_message(operation: Operation, queue_id: str, settlement: Settlement) -> None:
-    """Write the line of one message, and what became of it."""
-    outcome, operation_id = settlement.outcome, operation.operation_id
-    write_line("change", **_wanted(operation), queue_id=queue_id, outcome=outcome, operation_id=operation_id)
+def tell_messages(operation: Operation, outcomes: Iterable[tuple[str, str | None]]) -> None:
+    """Write a line for each message, by its queue ID, and what became of it."""
+    shared = {**_wanted(operation), "operation_id": operation.operation_id}
+    write_lines("change", shared, ({"queue_id": queue_id, "outcome": outcome} for queue_id, outcome in outcomes))
 
 
 def tell_operation(event: str, operation: Operation, **members: object) -> None:

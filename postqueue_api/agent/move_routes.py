@@ -8,12 +8,12 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from postqueue_api.agent.ask import Actor, answer, decoded, read, workplace
-from postqueue_api.agent.lines import tell_message, tell_operation
+from postqueue_api.agent.lines import tell_messages, tell_operation
 from postqueue_api.agent.move_in import Import, Limits
 from postqueue_api.agent.move_out import Export
 from postqueue_api.errors import Conflict, InvalidArgument
 from postqueue_api.queue.moves import Receipt
-from postqueue_api.queue.operation import Action, Operation, Request, Settlement, too_many
+from postqueue_api.queue.operation import Action, Operation, Request, too_many
 
 _LINE_LIMIT_BYTES = 1 << 16
 
@@ -133,6 +133,6 @@ def _receipt(wanted: ReceiptRequest) -> Receipt:
 def _tell(operation: Operation) -> None:
     """The lines of an operation that was over as soon as it was written down."""
     tell_operation("operation", operation, selection=operation.selection, messages=operation.requested)
-    for item in workplace().moves.items(operation.number):
-        tell_message(operation, item.target.queue_id, Settlement(item.position, item.outcome or "", item.detail))
+    items = workplace().moves.items(operation.number)
+    tell_messages(operation, ((item.target.queue_id, item.outcome) for item in items))
     tell_operation("operation_end", operation, state=operation.state, outcomes=operation.outcomes)

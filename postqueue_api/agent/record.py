@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from postqueue_api.agent.change import Message
+from postqueue_api.agent.message import Message
 from postqueue_api.agent.trash import Original, Trash
 from postqueue_api.queue.journal import Journal
 from postqueue_api.queue.operation import EXPIRED, Operation

@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from postqueue_api.agent.aside import aside
-from postqueue_api.agent.change import MARK, Chunk
+from postqueue_api.agent.change import Chunk
 from postqueue_api.agent.drain import Drain
 from postqueue_api.agent.executor import Executor
+from postqueue_api.agent.marks import MARK
 from postqueue_api.agent.record import Record
 from postqueue_api.agent.refresh import Refresher, Retention
 from postqueue_api.agent.restore import Order, Restorer

@@ -25,6 +25,7 @@ HASH_DEPTH_LIMIT = 5  # the microseconds in a queue ID have five hexadecimal dig
 _DIGITS = {digit: value for value, digit in enumerate("0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz")}
 
 WINDOW_BYTES = 16384
+GLANCE_BYTES = 4096  # where nearly every file has its first recipient
 RECORD_LIMIT_BYTES = 1 << 20
 ENVELOPE_LIMIT_BYTES = 64 << 20
 ENVELOPE_LIMIT_RECORDS = 400_000
@@ -42,11 +43,19 @@ _RET = {"1": "FULL", "2": "HDRS"}
 
 
 class Found(NamedTuple):
-    """Where a queue file is. It may have moved since: Postfix moves files at any time but in hold."""
+    """Where a queue file is. It may have moved since: Postfix moves files at any time but in hold.
+
+    `place` is its path as a text, since a Path takes longer to make than the file to be found.
+    """
 
     queue_name: str
-    path: Path
+    place: str
     stat: os.stat_result
+
+    @property
+    def path(self) -> Path:
+        """The same as a Path."""
+        return Path(self.place)
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -107,17 +116,17 @@ def is_force_expired(stat: os.stat_result) -> bool:
 def find(queue_directory: Path, queue_id: str, queue_names: Sequence[str] = QUEUE_NAMES) -> Found | None:
     """Look for the file of a (checked) queue ID; look twice before saying that there is none, since mail moves.
 
-    Looks where it should be, and then in each queue and in the hash directories that are there, whatever
-    hash_queue_depth is or was.
+    Looks where it should be, most likely on hold or deferred, and then in each queue and in the hash directories that
+    are there, whatever hash_queue_depth is or was, in the order in which mail moves.
 
     Raises:   PermissionError: not to be allowed to look is not the same as not there
     Source:   postconf(5), hash_queue_names and hash_queue_depth; src/global/mail_queue.c
     """
-    for look in (_guess, _walk, _walk):
-        for queue_name in queue_names:
+    for look, names in ((_guess, reversed(queue_names)), (_walk, queue_names), (_walk, queue_names)):
+        for queue_name in names:
             found = look(f"{queue_directory}/{queue_name}", queue_id)
             if found is not None:
-                return Found(queue_name, Path(found[0]), found[1])
+                return Found(queue_name, *found)
     return None
 
 
@@ -168,16 +177,25 @@ def _stat(path: str) -> os.stat_result | None:
         return None
 
 
-def read_identity(path: Path) -> Identity | None:
+def read_identity(path: Path | str) -> Identity | None:
     """Read arrival time and sender from the first records; None when the file is gone or does not say both.
 
     Raises:   OSError, other than that the file is not there
     """
     try:
-        with _open(path) as file:
-            return _identity(_Records(file, IDENTITY_LIMIT_RECORDS))
+        with open_file(path) as file:
+            return _quick_glance(file) or _identity(_Records(file, IDENTITY_LIMIT_RECORDS))
     except (FileNotFoundError, _Broken):
         return None
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open to read. Never waits, and never follows a link: what is named like a queue file need not be one.
+
+    Raises:   OSError
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return cast(BinaryIO, io.FileIO(os.open(path, flags)))
 
 
 def _identity(records: "_Records") -> Identity | None:
@@ -201,16 +219,20 @@ def glance(file: BinaryIO) -> tuple[Identity | None, bool]:
 
     Raises:   OSError
     """
-    try:
-        identity = _glance(os.pread(file.fileno(), WINDOW_BYTES, 0))
-    except IndexError:
-        identity = None
-    if identity is not None:
+    if (identity := _quick_glance(file)) is not None:
         return identity, True
     envelope = read_envelope(file)
     if envelope.arrival_time is not None and envelope.sender is not None:
         identity = Identity(envelope.arrival_time, envelope.sender)
     return identity, bool(envelope.recipients) or not envelope.trusted
+
+
+def _quick_glance(file: BinaryIO) -> Identity | None:
+    """Who a message is that has a recipient who is due; None where that takes a closer look."""
+    try:
+        return _glance(os.pread(file.fileno(), GLANCE_BYTES, 0))
+    except IndexError:
+        return None
 
 
 def _glance(head: bytes) -> Identity | None:
@@ -241,7 +263,7 @@ def read_envelope(source: Path | BinaryIO) -> Envelope:
     Source:   src/qmgr/qmgr_message.c: the first time and sender count, the last encoding, filter and redirection
     """
     if isinstance(source, Path):
-        with _open(source) as file:
+        with open_file(source) as file:
             return read_envelope(file)
     reading = _Reading(_Records(source, ENVELOPE_LIMIT_RECORDS))
     try:
@@ -438,12 +460,6 @@ class _Reading:
             redirect_address=self.texts.get(b">"),
             attributes=attributes,
         )
-
-
-def _open(path: Path) -> BinaryIO:
-    """Never wait, and never follow a link: what is named like a queue file need not be one."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    return cast(BinaryIO, io.FileIO(os.open(path, flags)))
 
 
 def _text(payload: bytes) -> str:

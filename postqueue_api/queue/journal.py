@@ -30,6 +30,8 @@ from postqueue_api.queue.operation import (
 
 # Written into the file; raised when an older program would misread what is in it. 0 is a file of before that, or new.
 VERSION = 1
+# SQLite itself would walk over all that is settled, and take the longer the further an operation is.
+_UNSETTLED = "item INDEXED BY item_unfinished"
 
 
 def schema() -> str:
@@ -135,28 +137,27 @@ class Journal:
         removed: else it would be delivered, and again after a restore.
         """
         now = time.time()
+        first: dict[int, Settlement] = {}
+        by_outcome: dict[str, list[Settlement]] = {}
+        for settlement in settlements:
+            if first.setdefault(settlement.position, settlement) is settlement:
+                by_outcome.setdefault(settlement.outcome, []).append(settlement)
         with self.transaction() as database:
             has_copies = database.execute("SELECT 1 FROM trash WHERE state = 'written' LIMIT 1").fetchone() is not None
-            for settlement in settlements:
-                written = database.execute(
+            for outcome, settled in by_outcome.items():
+                written = database.executemany(
                     "UPDATE item SET outcome = ?, detail = ?, finished_at = ?"
                     " WHERE operation = ? AND position = ? AND outcome IS NULL",
-                    (settlement.outcome, settlement.detail, now, number, settlement.position),
+                    ((outcome, each.detail, now, number, each.position) for each in settled),
                 ).rowcount
                 if written:
                     database.execute(
-                        "INSERT INTO outcome VALUES (?, ?, 1)"
-                        " ON CONFLICT (operation, outcome) DO UPDATE SET messages = messages + 1",
-                        (number, settlement.outcome),
+                        "INSERT INTO outcome VALUES (?1, ?2, ?3)"
+                        " ON CONFLICT (operation, outcome) DO UPDATE SET messages = messages + ?3",
+                        (number, outcome, written),
                     )
-                if written and has_copies:
-                    # The unary plus keeps SQLite from walking over all that this operation deleted before.
-                    database.execute(
-                        "UPDATE trash SET state = iif(?1 = 'removed', 'kept', 'void') WHERE state = 'written'"
-                        " AND queue_id = (SELECT queue_id FROM item WHERE operation = ?2 AND position = ?3)"
-                        " AND +operation_id = (SELECT operation_id FROM operation WHERE number = ?2)",
-                        (settlement.outcome, number, settlement.position),
-                    )
+                if has_copies:
+                    _settle_copies(database, number, settled)
 
     def finish(self, number: int, state: State, failure: str | None = None) -> None:
         """Note the end of an operation."""
@@ -170,7 +171,8 @@ class Journal:
         """The next messages of an operation whose outcome is not known."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT * FROM item WHERE operation = ? AND outcome IS NULL ORDER BY position LIMIT ?", (number, limit)
+                f"SELECT * FROM {_UNSETTLED} WHERE operation = ? AND outcome IS NULL ORDER BY position LIMIT ?",  # noqa: S608
+                (number, limit),
             ).fetchall()
         return [item_of(row) for row in rows]
 
@@ -178,7 +180,8 @@ class Journal:
         """The messages of an operation whose outcome is not known although they were touched: a chunk broke off."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT * FROM item WHERE operation = ? AND outcome IS NULL AND stage IS NOT NULL ORDER BY position",
+                f"SELECT * FROM {_UNSETTLED} WHERE operation = ? AND outcome IS NULL AND stage IS NOT NULL"  # noqa: S608
+                " ORDER BY position",
                 (number,),
             ).fetchall()
         return [item_of(row) for row in rows]
@@ -228,6 +231,17 @@ def insert_operation(database: sqlite3.Connection, operation_id: str, request: R
     ).lastrowid
     assert number is not None
     return number
+
+
+def _settle_copies(database: sqlite3.Connection, number: int, settled: Iterable[Settlement]) -> None:
+    """The copies of these messages can be restored from now on, or are void; not of those whose outcome is another."""
+    # The unary plus keeps SQLite from walking over all that this operation deleted before.
+    database.executemany(
+        "UPDATE trash SET state = iif(?1 = 'removed', 'kept', 'void') WHERE state = 'written'"
+        " AND queue_id = (SELECT queue_id FROM item WHERE operation = ?2 AND position = ?3 AND outcome = ?1)"
+        " AND +operation_id = (SELECT operation_id FROM operation WHERE number = ?2)",
+        ((each.outcome, number, each.position) for each in settled),
+    )
 
 
 def _version(database: sqlite3.Connection) -> int:

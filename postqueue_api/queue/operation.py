@@ -4,6 +4,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from postqueue_api.errors import NoSuchOperation, PayloadTooLarge
 
 # What messages in the queue are operated on for; restore, import and confirm have routes of their own.
@@ -18,8 +20,8 @@ OUTCOMES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Target:
+# There is one of these for each of a million messages: a Struct is made in a fifth of a dataclass's time.
+class Target(msgspec.Struct, frozen=True):
     """A message that is meant, with the identity by which it was chosen (None where it was not known)."""
 
     queue_id: str
@@ -83,8 +85,7 @@ class Operation:
         return self.finished_at is not None
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One message of an operation. `outcome` None: not yet known.
 
     `stage`: None while it was not touched; TOUCHED when it is about to be put on hold; ACTING when it is on hold,
@@ -101,8 +102,7 @@ class Item:
     finished_at: float | None
 
 
-@dataclass(frozen=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What became of one message, and in a few words why."""
 
     position: int
