@@ -311,7 +311,7 @@ def left(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("retention", "kept"), [(Retention(limit=2), 2), (Retention(limit=4), 4), (Retention(bytes=200_000), 1)]
+    ("retention", "kept"), [(Retention(limit=2), 2), (Retention(limit=4), 4), (Retention(bytes=300_000), 1)]
 )
 def test_of_listings_that_are_paged_through_the_latest_are_kept_as_many_as_may_be(
     commands: FakeCommands, directory: Path, retention: Retention, kept: int
