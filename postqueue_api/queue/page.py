@@ -27,7 +27,7 @@ SORTS = {
     "arrival_time": ("arrival_time",),
     "message_size": ("message_size",),
     "queue_id": ("queue_id",),
-    "queue_name": ("queue_name", "arrival_time", "message_size"),
+    "queue_name": ("queue_name", "arrival_time", "message_size", "recipients"),
     "recipients": ("recipients",),
     "next_attempt_time": ("next_attempt_time",),
     "sender": ("sender", "arrival_time", "message_size"),
