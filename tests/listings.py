@@ -12,21 +12,15 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from postqueue_api.queue import groups, page, plan, snapshot, snapshot_writer
-from postqueue_api.queue.plan import Plan
+from postqueue_api.queue import groups, page, plan, snapshot, snapshot_rows
 from postqueue_api.queue.reason import normalise
 from postqueue_api.queue.selection import Selection
 from postqueue_api.queue.snapshot import Snapshot
 from postqueue_api.queue.snapshot_writer import SnapshotWriter
 
 TAKEN_AT = 1_700_000_000.25
-# The ways of plan.py: the one that counting chooses, and each of them by force.
-PLANS = {
-    "as counted": None,
-    "walk": (Plan.MESSAGES, 1 << 40),
-    "messages": (Plan.MESSAGES, 0),
-    "recipients": (Plan.RECIPIENTS, 0),
-}
+# The ways of plan.py: the one that counting chooses, and each of them by force, as how many messages are to be sorted.
+PLANS = {"as counted": None, "walk": 1 << 40, "messages": 0, "recipients": 0}
 # Without making a failing listing smaller: that takes minutes, and 25 messages can be read.
 PROPERTY = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
@@ -173,8 +167,8 @@ def listed(
 
     lines = [json.dumps(message, ensure_ascii=position % 2 == 0).encode() for position, message in enumerate(messages)]
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot_writer, "_TEXTS_REMEMBERED", texts_remembered)
-        patch.setattr(snapshot_writer, "_BATCH_ROWS", 7)
+        patch.setattr(snapshot_rows, "_TEXTS_REMEMBERED", texts_remembered)
+        patch.setattr(snapshot_rows, "_BATCH_ROWS", 7)
         with SnapshotWriter(Path(name), next_attempt) as writer:
             writer.started = TAKEN_AT
             writer.add(lines)
@@ -191,10 +185,14 @@ def listed(
 @contextmanager
 def planned(how: str) -> Iterator[None]:
     """One of the three ways to find messages, whatever their number; what was counted another way is forgotten."""
+    candidates = PLANS[how]
+
+    def fewest(snapshot: Snapshot, selection: Selection) -> tuple[str | None, int | None]:
+        return next(iter(selection.of_recipients), None) if how == "recipients" else None, candidates
+
     plan._count.cache_clear()
-    plan._count_alone.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        if PLANS[how] is not None:
-            patch.setattr(plan, "_found_from", lambda snapshot, selection: PLANS[how])
+        if candidates is not None:
+            patch.setattr(plan, "_fewest", fewest)
             patch.setattr(groups, "_FEW", -1 if how == "walk" else 1 << 40)
         yield

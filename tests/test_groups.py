@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postqueue_api.queue import page
-from postqueue_api.queue.groups import GROUPINGS, SAMPLES, Group, group, group_of_list
+from postqueue_api.queue import groups, page, plan, snapshot_sums
+from postqueue_api.queue.grouping import GROUPINGS
+from postqueue_api.queue.groups import SAMPLES, Group, group, group_of_list
 from postqueue_api.queue.page import Order
 from postqueue_api.queue.selection import Selection
 from postqueue_api.queue.snapshot import TopReason
@@ -74,6 +75,29 @@ def test_groups_are_what_python_counts_and_the_selection_of_each_finds_exactly_i
             ]
 
 
+@given(
+    listing=MESSAGES,
+    by=st.sampled_from(list(GROUPINGS)),
+    stored=st.integers(1, 6),
+    limit=st.integers(1, 9),
+    texts_remembered=st.sampled_from([1, 20_000]),
+)
+@PROPERTY
+def test_groups_over_all_are_the_same_whether_they_were_summed_up_with_the_snapshot_or_not(
+    listing: list[dict[str, Any]], by: str, stored: int, limit: int, texts_remembered: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot_sums, "LARGEST", stored)
+        patch.setattr(groups, "LARGEST", stored)
+        with listed(listing, texts_remembered=texts_remembered) as (snapshot, rows), planned("as counted"):
+            found, more = group(snapshot, Selection(), by, limit)
+            reference = expected(rows, by, Selection())
+            assert [plain(each) for each in found] == reference[:limit]
+            assert more == (len(reference) > limit)
+            for each in found:
+                assert plan.count(snapshot, as_given(each.selection)) == each.messages
+
+
 @given(listing=MESSAGES, by=st.sampled_from(list(GROUPINGS)), step=st.integers(1, 3), limit=st.integers(1, 9))
 @PROPERTY
 def test_groups_of_a_list_count_those_of_it_that_are_listed(
@@ -93,10 +117,10 @@ def test_the_top_reasons_of_status_are_the_largest_groups_of_reasons(
     listing: list[dict[str, Any]], texts_remembered: int
 ) -> None:
     with listed(listing, texts_remembered=texts_remembered) as (snapshot, _):
-        groups = [each for each in group(snapshot, Selection(), "reason_group", 1000)[0] if each.key]
+        largest = [each for each in group(snapshot, Selection(), "reason_group", 1000)[0] if each.key]
         assert snapshot.top_reasons() == [
             TopReason(each.key, each.messages, each.bytes, each.oldest_arrival_time, each.newest_arrival_time)
-            for each in groups[:10]
+            for each in largest[:10]
         ]
 
 

@@ -21,6 +21,7 @@ from postqueue_api.errors import (
     StorageFull,
     UnexpectedOutput,
 )
+from postqueue_api.postfix import postqueue
 from postqueue_api.postfix.process import Postfix
 from postqueue_api.queue import snapshot
 from postqueue_api.queue.snapshot import SnapshotInfo
@@ -319,7 +320,7 @@ def left(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("retention", "kept"), [(Retention(limit=2), 2), (Retention(limit=4), 4), (Retention(bytes=200_000), 1)]
+    ("retention", "kept"), [(Retention(limit=2), 2), (Retention(limit=4), 4), (Retention(bytes=300_000), 1)]
 )
 def test_of_listings_that_are_paged_through_the_latest_are_kept_as_many_as_may_be(
     commands: FakeCommands, directory: Path, retention: Retention, kept: int
@@ -329,6 +330,18 @@ def test_of_listings_that_are_paged_through_the_latest_are_kept_as_many_as_may_b
     found = listed_and_kept(refresher, 6)
     newer = [refresher.ensure(0, 10).snapshot_id for _ in range(3)]
     assert left(directory) == {*found[len(found) - kept :], *newer[1:]}
+
+
+def test_a_listing_that_comes_in_drops_is_read_in_gulps(
+    commands: FakeCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postqueue, "_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(postqueue, "_PAUSE_SHARE", 1)
+    commands.write("postqueue", "i=0; while [ $i -lt 100 ]; do echo line; sleep 0.005; i=$((i + 1)); done")
+    with postqueue.listing(commands.postfix) as queue:
+        pieces = list(queue.chunks())
+    assert b"".join(pieces) == b"line\n" * 100
+    assert len(pieces) < 30
 
 
 def test_a_listing_that_nobody_pages_through_any_more_is_not_kept_for_longer(

@@ -100,6 +100,16 @@ def test_a_listing_with_hundreds_of_doubles_becomes_a_sound_file(tmp_path: Path)
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+def test_recipients_of_one_domain_and_reason_take_one_row_and_each_is_counted(tmp_path: Path) -> None:
+    many = [{"address": f"b{number % 50}@example.org", "delay_reason": "refused"} for number in range(80)]
+    info = publish(tmp_path, row("AAAAAA", recipients=[*many, {"address": "c@example.net", "delay_reason": "refused"}]))
+    with closing(sqlite3.connect(tmp_path / f"{info.snapshot_id}.sqlite")) as database:
+        found = database.execute("SELECT name, recipients, firsts FROM destination JOIN domain ON domain.row = domain")
+        assert found.fetchall() == [("example.org", 80, 3), ("example.net", 1, 1)]
+        assert database.execute("SELECT count(*) FROM recipient").fetchone() == (51,)
+    assert {each.recipients for each in newest(tmp_path).queues()} == {0, 81}
+
+
 def test_queue_ids_differ_in_case(tmp_path: Path) -> None:
     publish(tmp_path, row("4jY9Jtz"), row("4JY9JTZ", queue_name="hold"))
     assert json.loads(newest(tmp_path).document("4JY9JTZ") or b"")["queue_name"] == "hold"

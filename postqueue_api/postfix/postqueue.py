@@ -3,16 +3,19 @@
 Every failure exits 69, so its words are judged (complaint.py). Success of a flush means "asked".
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from postqueue_api.errors import Conflict
 from postqueue_api.postfix.arguments import QueueId, Site
 from postqueue_api.postfix.complaint import complaint
-from postqueue_api.postfix.process import Finished, Postfix, Running, run, start
+from postqueue_api.postfix.process import CHUNK_BYTES, Finished, Postfix, Running, run, start
 
 _DIRECT_ACCESS = b"accessing queue directly"
 _NO_SITE_LIST = b"Flush service is not configured for destination"
+_PAUSE_SECONDS = 0.01
+_PAUSE_SHARE = 0.02  # of the time so far, so that a short listing is not made longer
 
 
 class Listing:
@@ -20,7 +23,19 @@ class Listing:
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self.chunks = running.chunks
+
+    def chunks(self) -> Iterator[bytes]:
+        """The lines as they come, in pieces that end anywhere.
+
+        postqueue prints two kilobytes at a time, and to be woken for each of them costs five times what reading does,
+        and postqueue some of its own time (65,000 reads for 100,000 messages, 0.8 s of CPU; 700 reads, 0.15 s). So
+        what comes is left to gather in the pipe, for less time than it takes to fill.
+        """
+        began = time.monotonic()
+        for chunk in self._running.chunks():
+            yield chunk
+            if len(chunk) < CHUNK_BYTES:
+                time.sleep(min(_PAUSE_SECONDS, _PAUSE_SHARE * (time.monotonic() - began)))
 
     def judge(self) -> str:
         """Say whether the mail system was `running` or `down` while root read the queue by itself.

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C"}
 STDERR_LIMIT_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 18
 _PIPE_BYTES = 1 << 20  # so that a listing goes on while we write down what came before
 
 
@@ -74,7 +74,7 @@ class Running:
 
     def chunks(self) -> Iterator[bytes]:
         """Standard output as it comes, to its end."""
-        while chunk := self.stdout.read(_CHUNK_BYTES):
+        while chunk := self.stdout.read(CHUNK_BYTES):
             yield chunk
 
     def finish(self, stdout: bytes = b"") -> Finished:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from postqueue_api.queue import groups
+from postqueue_api.queue.grouping import GROUPINGS
 from postqueue_api.queue.selection import Selection
 from postqueue_api.queue.snapshot import Snapshot
 
@@ -44,11 +45,13 @@ def ages(snapshot: Snapshot, selection: Selection, by: str, limits: tuple[int, .
     """Sum up a domain's mail by age, for the `limit` domains with the most."""
     # What is younger than each bound, since one comparison a column is quick; the columns are their differences.
     taken_at = int(snapshot.info.taken_at)
-    sums = {"total": "count(*)"} | {
-        f"below_{number}": f"count(*) FILTER (WHERE arrival_time > {taken_at - bound:d})"
+    grouping = GROUPINGS[by]._replace(once="TRUE")
+    counted = "count(*)" if grouping.table == "message" else f"sum({grouping.table}.recipients)"
+    sums = {"total": counted} | {
+        f"below_{number}": f"coalesce({counted} FILTER (WHERE arrival_time > {taken_at - bound:d}), 0)"
         for number, bound in enumerate(limits)
     }
-    query, parameters = groups.select(snapshot, selection, groups.GROUPINGS[by]._replace(once="TRUE"), sums)
+    query, parameters = groups.select(snapshot, selection, grouping, sums)
     overall = [0] * len(sums)
     with snapshot.open() as database:
         largest = nsmallest(limit, _added(database.execute(query, parameters), overall), key=_most_first)

@@ -18,7 +18,7 @@ import msgspec
 from postqueue_api.errors import InvalidArgument
 from postqueue_api.queue import plan
 from postqueue_api.queue.operation import Target
-from postqueue_api.queue.plan import Plan
+from postqueue_api.queue.plan import WALK, Plan
 from postqueue_api.queue.selection import Selection
 from postqueue_api.queue.snapshot import NAME, Snapshot, as_listed
 
@@ -27,7 +27,7 @@ SORTS = {
     "arrival_time": ("arrival_time",),
     "message_size": ("message_size",),
     "queue_id": ("queue_id",),
-    "queue_name": ("queue_name", "arrival_time", "message_size"),
+    "queue_name": ("queue_name", "arrival_time", "message_size", "recipients"),
     "recipients": ("recipients",),
     "next_attempt_time": ("next_attempt_time",),
     "sender": ("sender", "arrival_time", "message_size"),
@@ -72,11 +72,11 @@ class Order:
         """The same as SQL has them."""
         return ", ".join(f"message.{column}" for column in self.columns)
 
-    @property
-    def sql(self) -> str:
-        """The ORDER BY clause."""
+    def sql(self, *, by_index: bool) -> str:
+        """The ORDER BY clause; without `by_index` its + keeps SQLite from walking an index to the last message."""
         direction = "DESC" if self.descending else "ASC"
-        return "ORDER BY " + ", ".join(f"message.{column} {direction}" for column in self.columns)
+        sign = "" if by_index else "+"
+        return "ORDER BY " + ", ".join(f"{sign}message.{column} {direction}" for column in self.columns)
 
     @property
     def behind(self) -> str:
@@ -92,7 +92,9 @@ def page(snapshot: Snapshot, selection: Selection, order: Order, limit: int, cur
     """
     after = None if cursor is None else _position(snapshot, selection, order, cursor)
     total = plan.count(snapshot, selection)
-    chosen = plan.for_page(snapshot, selection, limit + 1)
+    if not total:
+        return Page(0, [], None)
+    chosen = plan.for_page(snapshot, selection, limit + 1, total)
     with snapshot.open() as database:
         rows = _rows(database, snapshot, (selection, order, after), limit + 1, chosen)
         found = rows.fetchall()
@@ -112,14 +114,14 @@ def stream(snapshot: Snapshot, selection: Selection, order: Order) -> Iterator[b
 def _documents(snapshot: Snapshot, selection: Selection, order: Order) -> Iterator[bytes]:
     with snapshot.open() as database:
         yield b""  # open: whatever goes wrong from now on breaks off what has begun
-        for row in _rows(database, snapshot, (selection, order, None), -1, Plan.WALK):
+        for row in _rows(database, snapshot, (selection, order, None), -1, WALK):
             yield as_listed(row["json"], row["next_attempt_time"])
 
 
-def oldest(snapshot: Snapshot, selection: Selection, limit: int) -> list[str]:
-    """The queue IDs of the oldest messages that fit."""
+def oldest(snapshot: Snapshot, selection: Selection, limit: int, total: int) -> list[str]:
+    """The queue IDs of the oldest messages that fit, which are `total`."""
     order = Order("arrival_time", descending=False)
-    chosen = plan.for_page(snapshot, selection, limit)
+    chosen = plan.for_page(snapshot, selection, limit, total)
     with snapshot.open() as database:
         rows = _rows(database, snapshot, (selection, order, None), limit, chosen)
         return [row["queue_id"] for row in rows]
@@ -127,11 +129,12 @@ def oldest(snapshot: Snapshot, selection: Selection, limit: int) -> list[str]:
 
 def targets(snapshot: Snapshot, selection: Selection) -> Iterator[Target]:
     """Every message that fits, with its identity, oldest first."""
-    chosen = plan.for_all(snapshot, selection)
-    where, parameters = selection.where(snapshot.info.taken_at, few=chosen is Plan.RECIPIENTS)
+    begin = plan.begin(snapshot, selection)
+    where, parameters = selection.where(snapshot.info.taken_at, begin)
     with snapshot.open() as database:
         rows = database.execute(
-            f"SELECT queue_id, arrival_time, sender FROM message WHERE {where} ORDER BY arrival_time, row",  # noqa: S608
+            f"SELECT queue_id, arrival_time, sender FROM {plan.table(begin)}"  # noqa: S608 - our names
+            f" WHERE {where} ORDER BY arrival_time, row",
             parameters,
         )
         for row in rows:
@@ -179,15 +182,17 @@ def _rows(
     chosen: Plan,
 ) -> sqlite3.Cursor:
     selection, order, after = question
-    where, parameters = selection.where(snapshot.info.taken_at, few=chosen is Plan.RECIPIENTS)
+    where, parameters = selection.where(snapshot.info.taken_at, chosen.begin)
     if after is not None:
         where += f" AND {order.behind}"
         parameters |= {f"after_{number}": value for number, value in enumerate(after)}
-    walk = "" if chosen is not Plan.WALK else f"INDEXED BY message_{order.field}"
+    messages = f"message INDEXED BY message_{order.field}" if chosen.walk else plan.table(chosen.begin)
+    # A queue, a sender or its domain has an index in which messages stand in the order of arrival, too.
+    by_index = chosen.walk or not selection.only(("queue_name", "sender", "sender_domain")).is_empty
     return database.execute(
         "SELECT json, queue_id, next_attempt_time, message.row AS row"  # noqa: S608 - our names
-        f" FROM message {walk} CROSS JOIN document"
-        f" ON document.row = message.row WHERE {where} {order.sql} LIMIT {limit:d}",
+        f" FROM {messages} CROSS JOIN document"
+        f" ON document.row = message.row WHERE {where} {order.sql(by_index=by_index)} LIMIT {limit:d}",
         parameters,
     )
 

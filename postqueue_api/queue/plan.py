@@ -1,23 +1,32 @@
-"""How to find what fits in a snapshot: the cheapest of three ways, by counting first.
+"""How to find what fits in a snapshot: the cheapest way, by counting first.
 
-SQLite guesses from averages, and a queue full of spam has none. Counts of single conditions come from an index, and
-the answer for a snapshot never changes, so they are remembered.
+SQLite guesses from averages, and a queue full of spam has none. Counts of single conditions were made with the snapshot
+or come from an index, and the answer for a snapshot never changes, so they are remembered.
 """
 
-from enum import Enum
+import sys
 from functools import lru_cache
+from typing import NamedTuple
 
-from postqueue_api.queue.selection import MESSAGE_OF_RECIPIENT, Selection
+from postqueue_api.queue.grouping import GROUPINGS
+from postqueue_api.queue.selection import Parameter, Selection, message_of
 from postqueue_api.queue.snapshot import Snapshot
 
+# Up to so many messages are looked at one by one before a reason's words are looked for in all texts.
+_FEW = 100_000
 
-class Plan(Enum):
-    """WALK over the index of the sort order until a page is full. Or find everything and sort it: beginning with the
-    MESSAGES that fit the conditions about messages, or with the RECIPIENTS that fit those about recipients."""
 
-    WALK = "walk"
-    MESSAGES = "messages"
-    RECIPIENTS = "recipients"
+class Plan(NamedTuple):
+    """Walk over the index of the sort order until a page is full; or find everything and sort it.
+
+    `begin`: the condition about recipients that messages are found by; None: those about messages are.
+    """
+
+    walk: bool
+    begin: str | None = None
+
+
+WALK = Plan(walk=True)
 
 
 def count(snapshot: Snapshot, selection: Selection) -> int:
@@ -25,46 +34,68 @@ def count(snapshot: Snapshot, selection: Selection) -> int:
     return snapshot.info.messages if selection.is_empty else _count(snapshot, selection)
 
 
-def for_page(snapshot: Snapshot, selection: Selection, wanted: int) -> Plan:
-    """The way to the first `wanted` messages in some order: a walk when it passes fewer than there are to sort."""
-    plan, candidates = _found_from(snapshot, selection)
-    total = count(snapshot, selection)
-    return plan if candidates * total <= wanted * snapshot.info.messages else Plan.WALK
+def for_page(snapshot: Snapshot, selection: Selection, wanted: int, total: int) -> Plan:
+    """The way to the first `wanted` of `total` messages that fit: a walk when it passes fewer than are to sort."""
+    first, candidates = _fewest(snapshot, selection)
+    return Plan(walk=False, begin=first) if candidates * total <= wanted * snapshot.info.messages else WALK
 
 
-def for_all(snapshot: Snapshot, selection: Selection) -> Plan:
-    """The way to everything that fits: MESSAGES or RECIPIENTS."""
-    return _found_from(snapshot, selection)[0]
+def begin(snapshot: Snapshot, selection: Selection) -> str | None:
+    """The condition about recipients to find everything that fits by; None: begin with those about messages."""
+    return _fewest(snapshot, selection)[0]
 
 
-def _found_from(snapshot: Snapshot, selection: Selection) -> tuple[Plan, int]:
-    """Which conditions to begin with, since fewer messages fit them, and how many do."""
-    names = selection.of_recipients
-    others = count(snapshot, selection.with_(**dict.fromkeys(names))) if names else count(snapshot, selection)
-    fewest = min((_count_alone(snapshot, name, selection.parameter(name)) for name in names), default=others)
-    return (Plan.RECIPIENTS, fewest) if fewest < others else (Plan.MESSAGES, others)
+def table(begun_by: str | None) -> str:
+    """The table message, for a query whose condition begins with `begun_by`: SQLite is kept from another way."""
+    return "message" if begun_by is None else "message NOT INDEXED"
+
+
+def _fewest(snapshot: Snapshot, selection: Selection) -> tuple[str | None, int]:
+    """Which condition to begin with, since fewer messages fit it, and how many do."""
+    of_messages, names = selection.of_messages, selection.of_recipients
+    first: str | None = None
+    fewest = sys.maxsize if of_messages.is_empty and names else count(snapshot, of_messages)
+    for name in sorted(names, key=lambda name: name == "reason"):
+        if name != "reason" or fewest > _FEW:
+            found = count(snapshot, selection.only({name}))
+            first, fewest = (name, found) if found < fewest else (first, fewest)
+    return first, fewest
 
 
 @lru_cache(maxsize=512)
 def _count(snapshot: Snapshot, selection: Selection) -> int:
+    if len(selection.as_dict()) == 1:
+        return _count_alone(snapshot, selection)
     names = selection.of_recipients
-    if names and selection == Selection(**{name: getattr(selection, name) for name in names[:1]}):
-        return _count_alone(snapshot, names[0], selection.parameter(names[0]))
-    few = bool(names) and for_all(snapshot, selection) is Plan.RECIPIENTS
-    where, parameters = selection.where(snapshot.info.taken_at, few=few)
-    with snapshot.open() as database:
-        (found,) = database.execute(f"SELECT count(*) FROM message WHERE {where}", parameters).fetchone()  # noqa: S608
-    return int(found)
+    first = begin(snapshot, selection) if names else None
+    if first is not None or not names:
+        where, parameters = selection.where(snapshot.info.taken_at, first)
+        return _number(snapshot, f"SELECT count(*) FROM {table(first)} WHERE {where}", parameters)  # noqa: S608
+    # In the order of the rows, which is that of their recipients too: three times as quick as in that of an index.
+    where, parameters = selection.of_messages.where(snapshot.info.taken_at)
+    messages = f"(SELECT row FROM message WHERE {where} ORDER BY row LIMIT -1) AS message"  # noqa: S608
+    where, more = selection.only(names).where(snapshot.info.taken_at)
+    return _number(snapshot, f"SELECT count(*) FROM {messages} WHERE {where}", parameters | more)  # noqa: S608
 
 
-@lru_cache(maxsize=512)
-def _count_alone(snapshot: Snapshot, name: str, value: str) -> int:
-    """How many messages fit one condition about recipients."""
-    where = Selection.recipients_where(name, few=True)
-    distinct = f"DISTINCT {MESSAGE_OF_RECIPIENT}" if name == "reason" else "*"
+def _count_alone(snapshot: Snapshot, selection: Selection) -> int:
+    """How many messages fit the only condition: what was summed up with the snapshot, or else are not many."""
+    (name,) = selection.as_dict()
+    where, parameters = selection.where(snapshot.info.taken_at)
+    if name in GROUPINGS and len(parameters) == 1:
+        (key,) = parameters.values()
+        query = "SELECT coalesce(sum(messages), 0) FROM largest WHERE grouping = :name AND key = :key"
+        known = _number(snapshot, query, {"name": name, "key": key})
+        if known:
+            return known
+    if name not in selection.of_recipients:
+        return _number(snapshot, f"SELECT count(*) FROM message WHERE {where}", parameters)  # noqa: S608
+    rows, fit = selection.rows_that_fit(name)
+    distinct = f"DISTINCT {message_of(rows)}" if name == "reason" else "*"
+    return _number(snapshot, f"SELECT count({distinct}) FROM {rows} WHERE {fit}", parameters)  # noqa: S608
+
+
+def _number(snapshot: Snapshot, query: str, parameters: dict[str, Parameter]) -> int:
     with snapshot.open() as database:
-        (found,) = database.execute(
-            f"SELECT count({distinct}) FROM recipient WHERE {where}",  # noqa: S608
-            {name: value},
-        ).fetchone()
+        (found,) = database.execute(query, parameters).fetchone()
     return int(found)

@@ -6,7 +6,8 @@ group means that there is none. Ages count from the time of the snapshot, so tha
 the same messages.
 """
 
-from typing import Any, Self
+from collections.abc import Collection
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -52,11 +53,16 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         """The names of the conditions given that are about recipients."""
         return tuple(name for name in _OF_RECIPIENTS if getattr(self, name) is not None)
 
-    def where(self, taken_at: float, *, few: bool) -> tuple[str, dict[str, Parameter]]:
+    @property
+    def of_messages(self) -> Self:
+        """The same without these."""
+        return self.with_(**dict.fromkeys(_OF_RECIPIENTS))
+
+    def where(self, taken_at: float, begin: str | None = None) -> tuple[str, dict[str, Parameter]]:
         """An SQL condition on the table message, and its named parameters.
 
-        `few`: the messages are found from their recipients, which is quick when few fit; otherwise recipients are
-        looked at message by message, which is quick when a page fills soon.
+        `begin`: the condition about recipients that messages are found by, which is quick when few fit it. Those of
+        the others are looked at message by message, which is quick when few messages are left or a page fills soon.
         """
         conditions: list[str] = []
         parameters: dict[str, Parameter] = {}
@@ -66,9 +72,8 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
                 conditions.append(f"queue_name IN ({', '.join(':' + key for key in names)})")
                 parameters |= names
             elif name in _OF_RECIPIENTS:
-                conditions.append(
-                    (_FROM_RECIPIENTS if few else _BY_MESSAGE).format(self.recipients_where(name, few=few))
-                )
+                condition = _OF_RECIPIENTS[name]
+                conditions.append(condition.found_by if name == begin else condition.of_message)
                 parameters[name] = _folded(name, value)
             else:
                 conditions.append(_OF_MESSAGE[name])
@@ -77,14 +82,16 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             parameters["taken_at"] = taken_at
         return " AND ".join(conditions) or "TRUE", parameters
 
+    def only(self, names: Collection[str]) -> Self:
+        """The same with these conditions and no others."""
+        others = {name for name in self.as_dict() if name not in names}
+        return self.with_(**{name: () if name == "queue_name" else None for name in others})
+
     @staticmethod
-    def recipients_where(name: str, *, few: bool) -> str:
-        """The SQL condition of one name of `of_recipients`, on the table recipient."""
-        column, test, once = _OF_RECIPIENTS[name]
-        # The + keeps SQLite from taking the index of that column where the message is known already.
-        if few:
-            return f"{column} {test} AND {once}"
-        return _REASON_BY_ROW if name == "reason" else f"+{column} {test}"
+    def rows_that_fit(name: str) -> tuple[str, str]:
+        """The table with the rows of recipients that one of `of_recipients` is about, and the SQL condition on them."""
+        condition = _OF_RECIPIENTS[name]
+        return condition.table, condition.rows
 
     def parameter(self, name: str) -> str:
         """The text that a condition compares with, as the snapshot has it."""
@@ -105,24 +112,53 @@ _OF_MESSAGE = {
     "max_size": "message_size <= :max_size",
     "forced_expire": "forced_expire = :forced_expire",
 }
-# Column, test, and the mark that makes the partial index usable: true of some recipient whenever any one fits.
-# A reason has neither index nor mark: too many texts may fit.
+# A row of recipient or destination is message.row and the position behind it; a line of LINE_LIMIT_BYTES has fewer than
+# 2^20 recipients.
+POSITION_BITS = 20
+
+
+def message_of(table: str) -> str:
+    """The row of the message that a row of recipient or destination belongs to."""
+    return f"{table}.row >> {POSITION_BITS}"
+
+
+def rows_of_message(table: str) -> str:
+    """The condition for the rows of recipient or destination that belong to a message."""
+    return f"{table}.row BETWEEN message.row << {POSITION_BITS} AND ((message.row + 1) << {POSITION_BITS}) - 1"
+
+
+class _OfRecipients(NamedTuple):
+    """A condition about recipients. `once` marks one row per message that fits, if there is such a mark."""
+
+    table: str
+    column: str
+    test: str
+    once: str = "TRUE"
+
+    @property
+    def rows(self) -> str:
+        return f"{self.column} {self.test} AND {self.once}"
+
+    @property
+    def found_by(self) -> str:
+        return f"message.row IN (SELECT {message_of(self.table)} FROM {self.table} WHERE {self.rows})"  # noqa: S608
+
+    @property
+    def of_message(self) -> str:
+        # The + keeps SQLite from taking the index of that column where the message is known already.
+        test = _REASON_BY_ROW if self.column == "reason" else f"+{self.column} {self.test}"
+        return f"EXISTS (SELECT 1 FROM {self.table} WHERE {rows_of_message(self.table)} AND {test})"  # noqa: S608
+
+
+_REASON_BY_ROW = "EXISTS (SELECT 1 FROM reason WHERE reason.row = destination.reason AND instr(folded, :reason) > 0)"
 _OF_RECIPIENTS = {
-    "recipient": ("address", "= :recipient", "firsts & 1"),
-    "recipient_domain": ("domain", "IN (SELECT row FROM domain WHERE name = :recipient_domain)", "firsts & 2"),
-    "reason": ("reason", "IN (SELECT row FROM reason WHERE instr(folded, :reason) > 0)", "TRUE"),
-    "reason_group": (
-        "reason_group",
-        "IN (SELECT row FROM reason_group WHERE name = :reason_group)",
-        "firsts & 4",
+    "recipient": _OfRecipients("recipient", "address", "= :recipient"),
+    "recipient_domain": _OfRecipients(
+        "destination", "domain", "IN (SELECT row FROM domain WHERE name = :recipient_domain)", "firsts & 1"
+    ),
+    # Neither index nor mark: too many texts may fit.
+    "reason": _OfRecipients("destination", "reason", "IN (SELECT row FROM reason WHERE instr(folded, :reason) > 0)"),
+    "reason_group": _OfRecipients(
+        "destination", "reason_group", "IN (SELECT row FROM reason_group WHERE name = :reason_group)", "firsts & 2"
     ),
 }
-_REASON_BY_ROW = "EXISTS (SELECT 1 FROM reason WHERE reason.row = recipient.reason AND instr(folded, :reason) > 0)"
-# recipient.row is message.row and the position behind it; a line of LINE_LIMIT_BYTES has fewer than 2^20 recipients.
-POSITION_BITS = 20
-MESSAGE_OF_RECIPIENT = f"recipient.row >> {POSITION_BITS}"
-RECIPIENTS_OF_MESSAGE = (
-    f"recipient.row BETWEEN message.row << {POSITION_BITS} AND ((message.row + 1) << {POSITION_BITS}) - 1"
-)
-_FROM_RECIPIENTS = f"message.row IN (SELECT {MESSAGE_OF_RECIPIENT} FROM recipient WHERE {{}})"  # noqa: S608
-_BY_MESSAGE = f"EXISTS (SELECT 1 FROM recipient WHERE {RECIPIENTS_OF_MESSAGE} AND {{}})"  # noqa: S608

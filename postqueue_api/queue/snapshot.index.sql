@@ -1,20 +1,21 @@
 -- Made after the rows are in, which is faster, and after the index over queue_id: see snapshot_writer.py.
 
--- One per sort order (page.py); those over a sender serve groups and ages too, and so hold what these sum up.
+-- One per sort order (page.py); those over a queue or sender serve groups and ages too, and so hold what these sum up.
 CREATE INDEX message_arrival_time ON message (arrival_time);
 CREATE INDEX message_message_size ON message (message_size);
-CREATE INDEX message_queue_name ON message (queue_name, arrival_time, message_size);
+CREATE INDEX message_queue_name ON message (queue_name, arrival_time, message_size, recipients);
 CREATE INDEX message_recipients ON message (recipients);
 CREATE INDEX message_next_attempt_time ON message (next_attempt_time);
 CREATE INDEX message_sender ON message (sender, arrival_time, message_size);
 CREATE INDEX message_sender_domain ON message (sender_domain, arrival_time, message_size);
 
--- The marks stand in the columns too: only then does SQLite answer from the index alone. Addresses are many, and few
--- rows have the same: what is summed up of these is looked up, and their index is made a quarter sooner.
-CREATE INDEX recipient_address ON recipient (address, firsts) WHERE firsts & 1;
-CREATE INDEX recipient_domain ON recipient (domain, arrival_time, message_size, firsts)
+-- Addresses are many, and few rows have the same: what is summed up of these is looked up, and their index is made sooner.
+CREATE INDEX recipient_address ON recipient (address);
+
+-- The marks stand in the columns too: only then does SQLite answer from the index alone. Ages need the rows without a
+-- mark as well.
+CREATE INDEX destination_domain ON destination (domain, arrival_time, message_size, firsts, recipients);
+CREATE INDEX destination_reason_group ON destination (reason_group, arrival_time, message_size, firsts)
     WHERE firsts & 2;
-CREATE INDEX recipient_reason_group ON recipient (reason_group, arrival_time, message_size, firsts)
-    WHERE firsts & 4;
 CREATE INDEX domain_name ON domain (name);
 CREATE INDEX reason_group_name ON reason_group (name);

@@ -21,6 +21,7 @@ QUEUE_NAMES = ("maildrop", "incoming", "active", "deferred", "hold")
 
 NAME = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8}", re.ASCII)
 _CURRENT = "current"
+_TOP_REASONS = 10
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,12 @@ class Snapshot:
     def top_reasons(self) -> list[TopReason]:
         """The reasons that delay the most messages, most first."""
         with self.open() as database:
-            return [
-                TopReason(**row) for row in database.execute("SELECT * FROM top_reason ORDER BY messages DESC, name")
-            ]
+            rows = database.execute(
+                "SELECT key, messages, bytes, oldest, newest FROM largest WHERE grouping = 'reason_group' AND key <> ''"
+                " ORDER BY messages DESC, key LIMIT ?",
+                (_TOP_REASONS,),
+            )
+            return [TopReason(*row) for row in rows]
 
     def histograms(self) -> list[Bucket]:
         """Message sizes and ages, queue by queue; bounds ascending."""

@@ -32,16 +32,22 @@ CREATE TABLE document (
     json BLOB    NOT NULL                -- the line as postqueue printed it, in valid UTF-8
 );
 
--- In the order of the messages. `firsts` marks one recipient per message and value, so that counting these counts
--- messages: 1, the first of its address in the message; 2, of its domain; 4, of its reason group. arrival_time and
--- message_size are the message's, so that sums need no look-up.
+-- The addresses that a message is for, each once, in the order of the messages.
 CREATE TABLE recipient (
-    row          INTEGER PRIMARY KEY,    -- message.row << 20 | position: so each index tells the message too
-    address      TEXT    NOT NULL,       -- in lower case
+    row     INTEGER PRIMARY KEY,         -- message.row << 20 | position: so an index tells the message too
+    address TEXT    NOT NULL             -- in lower case
+);
+
+-- The recipients of a message that share domain and reason: a message to a hundred of one site has one row. `firsts`
+-- marks one row per message and value, so that counting these counts messages: 1, the first of its domain in the
+-- message; 2, of its reason group. arrival_time and message_size are the message's, so that sums need no look-up.
+CREATE TABLE destination (
+    row          INTEGER PRIMARY KEY,    -- message.row << 20 | position
     domain       INTEGER NOT NULL,       -- domain.row
     reason       INTEGER NOT NULL,       -- reason.row
     reason_group INTEGER NOT NULL,       -- reason_group.row
     firsts       INTEGER NOT NULL,
+    recipients   INTEGER NOT NULL,       -- how many, one that is listed twice counted twice
     arrival_time INTEGER NOT NULL,
     message_size INTEGER NOT NULL
 );
@@ -71,13 +77,16 @@ CREATE TABLE queue (
     oldest_arrival_time INTEGER          -- null when the queue is empty
 );
 
-CREATE TABLE top_reason (
-    name                TEXT    NOT NULL,
-    messages            INTEGER NOT NULL,
-    bytes               INTEGER NOT NULL,
-    oldest_arrival_time INTEGER NOT NULL,
-    newest_arrival_time INTEGER NOT NULL
-);
+-- The largest groups over all (snapshot_sums.py), and so how many messages fit most of the conditions that are asked for.
+CREATE TABLE largest (
+    grouping TEXT    NOT NULL,           -- of grouping.py
+    key      TEXT    NOT NULL,
+    messages INTEGER NOT NULL,
+    bytes    INTEGER,                    -- this and what follows is null for recipients: see grouping.py
+    oldest   INTEGER,                    -- arrival_time
+    newest   INTEGER,
+    PRIMARY KEY (grouping, key)
+) WITHOUT ROWID;
 
 CREATE TABLE histogram (
     queue_name TEXT    NOT NULL,

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from postqueue_api.errors import InvalidArgument
 from postqueue_api.postfix.arguments import QUEUE_NAMES, QueueId
 from postqueue_api.queue.ages import BY as AGES_BY
-from postqueue_api.queue.groups import GROUPINGS
+from postqueue_api.queue.grouping import GROUPINGS
 from postqueue_api.queue.operation import ACTIONS, OUTCOMES
 from postqueue_api.queue.page import SORTS as SORT_FIELDS
 from postqueue_api.queue.selection import Selection
