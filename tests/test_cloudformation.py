@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
-from postqueue_api import config
+from postqueue_api import config, server
 
 FILE = Path(__file__).parent.parent / "deploy" / "cloudformation.yaml"
 TASK = FILE.parent.parent / "ecs-task-definition.json"
@@ -116,6 +116,13 @@ def test_a_client_certificate_counts_only_where_the_load_balancer_verifies_it() 
     assert (condition, verify["Mode"], otherwise) == ("WithClientCertificates", "verify", {"Mode": "off"})
     given = dict.fromkeys(settings, "X-Amzn-Mtls-Clientcert-Subject")
     config.load({**given, "POSTQUEUE_API_TRUSTED_PROXIES": "10.0.1.0/24, 10.0.2.0/24"})
+
+
+def test_the_load_balancer_closes_an_idle_connection_before_web_does() -> None:
+    """Else it sends a request on a connection that web has just closed, and its client gets 502."""
+    attributes = resources("AWS::ElasticLoadBalancingV2::LoadBalancer")["LoadBalancer"]["LoadBalancerAttributes"]
+    (idle,) = [int(each["Value"]) for each in attributes if each["Key"] == "idle_timeout.timeout_seconds"]
+    assert idle + 10 <= server.KEEPALIVE_SECONDS
 
 
 def test_two_postfix_never_share_a_spool() -> None:
