@@ -294,7 +294,8 @@ BROKEN: list[tuple[str, Change, str]] = [
         container(WEB, dependsOn=[{"containerName": "nginx", "condition": "START"}]),
         "not there",
     ),
-    ("it waits for health that nobody checks", lambda d: containers(d)[AGENT].pop("healthCheck"), "no health check"),
+    ("it waits for health that nobody checks", lambda d: (containers(d)[AGENT].pop("healthCheck"),
+        containers(d)[WEB]["dependsOn"][0].update(condition="HEALTHY")), "no health check"),
     (
         "it waits for the end of what is essential",
         container(AGENT, dependsOn=[{"containerName": "postfix", "condition": "SUCCESS"}]),
@@ -377,7 +378,7 @@ def mounted(name: str) -> dict[str, bool]:
 
 def test_web_shares_socket_and_state_only_and_writes_temporary_files_only() -> None:
     assert mounted("web") == {"state": True, "socket": True, "temporary": False}
-    assert "temporary" not in mounted("postfix")
+    assert "temporary" not in {*mounted("postfix"), *mounted("agent")}
     assert mounted("agent")["spool"] is mounted("postfix")["spool"] is False
 
 
@@ -403,6 +404,22 @@ def test_no_root_can_be_written_and_all_stop_in_two_minutes() -> None:
 def test_the_end_of_web_or_agent_does_not_end_the_task_with_its_mail() -> None:
     assert [name for name, container in by_name().items() if container["essential"]] == ["postfix"]
     assert all(container["restartPolicy"]["enabled"] for container in by_name().values())
+
+
+def test_nobody_waits_for_health_of_which_a_task_could_end() -> None:
+    """startTimeout: who waits for health gives up one day, and then the task ends, with its mail."""
+    conditions = {on["condition"] for container in by_name().values() for on in container.get("dependsOn", ())}
+    assert conditions == {"START"}
+
+
+def test_postfix_has_time_to_wait_for_the_spool_of_the_last_task() -> None:
+    entry = (FILE.parent / "deploy" / "container-entry").read_text()
+    seconds = {int(number) for number in re.findall(r"wait_for_spool (\d+)", entry)}
+    assert len(seconds) == 1
+    for name in ("postfix", "agent"):
+        assert by_name()[name]["healthCheck"]["startPeriod"] >= max(seconds) + 30
+    (agent,) = (int(number) for number in re.findall(r"wait_for_configuration (\d+)", entry))
+    assert agent > max(seconds)
 
 
 def test_the_agent_drains_in_less_time_than_it_has_and_postfix_is_stopped_after_it() -> None:
