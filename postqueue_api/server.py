@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # Not where it was started, which the user of web may be unable to enter; gunicorn looks there before it reads options.
 Chdir.default = "/"
 
+# Longer than a load balancer keeps an idle connection (deploy/cloudformation.yaml: 120): who closes first must be the
+# one that sends requests, or one is lost now and then, and a client gets 502.
+KEEPALIVE_SECONDS = 130
 _CHUNK_SECONDS = 4
 _CONNECTIONS = 2000
 _COMMON = {
@@ -162,7 +165,7 @@ def _run_web(settings: Settings) -> None:
         "workers": settings.web_workers,
         "threads": settings.web_threads,
         "preload_app": True,
-        "keepalive": 75,
+        "keepalive": KEEPALIVE_SECONDS,
         "proc_name": "postqueue-api web",
     }
     if secured is not None:

@@ -2,8 +2,9 @@
 
 gthread gives a thread to each connection that sent a first byte, and waits in it for the rest: as many half-sent
 handshakes or requests as there are threads stop the service. Here the loop itself does the handshake and reads until
-the head of a request is there, without waiting; a thread begins with a whole head. The same holds for each further
-request of a connection, and for the end of one, where gthread waits two seconds in its loop for the client to hang up.
+the head of a request is there, and its body if it is short, without waiting (reception.py); a thread begins then. The
+same holds for each further request of a connection, and for the end of one, where gthread waits two seconds in its
+loop for the client to hang up, and before it five in a thread for a body that nobody asked for.
 """
 
 import contextlib
@@ -16,96 +17,34 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from gunicorn import http  # type: ignore[import-untyped]
+from gunicorn import util  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
+from postqueue_api import no_request
 from postqueue_api.audit import write_line
 from postqueue_api.client_socket import PlainSocket
+from postqueue_api.reception import READ_BYTES, Connection, HeadTooLarge
 
 RECEPTION_SECONDS = 10.0
-HEAD_LIMIT_BYTES = 1 << 15
 LINGER_SECONDS = 2.0
+_REST_OF_BODY_SECONDS = 0.05
+_HELD_LIMIT_BYTES = 1 << 25
 _LINGER_LIMIT_BYTES = 1 << 20
-_READ_BYTES = 1 << 14
-_END_OF_HEAD = b"\r\n\r\n"
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR)
-_BODY = (
-    b'{"type":"about:blank","title":"The request is too large","status":431,'
-    b'"detail":"The head of the request is longer than 32768 bytes.","code":"invalid_argument"}'
-)
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
-    b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
-)
-
-
-class HeadTooLarge(Exception):
-    """More than HEAD_LIMIT_BYTES came without an end of the head."""
-
-
-class Connection(gthread.TConn):  # type: ignore[misc]
-    """A connection, and what has come of its next request."""
-
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
-        super().__init__(cfg, sock, client, server)
-        self.parser: Any = None
-        self.handshaking = False
-        self.head = bytearray()
-        self.received = 0
-        self.events = 0  # for which the poller watches
-
-    def begin(self, head: bytes) -> None:
-        """Begin with the next request, of which some may have come already."""
-        self.sock.setblocking(False)
-        self.head, self.received = bytearray(head), len(head)
-
-    def advance(self) -> None:
-        """Go on until the head is there.
-
-        Raises:   BlockingIOError, ssl.SSLWantReadError or ssl.SSLWantWriteError when more must come first;
-                  HeadTooLarge; EOFError when the client has hung up; ssl.SSLError, OSError
-        """
-        if self.handshaking:
-            self.sock.do_handshake()
-            self.handshaking = False
-        while not self._has_head():
-            if self.received > HEAD_LIMIT_BYTES:
-                raise HeadTooLarge
-            data = self.sock.recv(_READ_BYTES)
-            if not data:
-                raise EOFError
-            self.head += data
-            self.received += len(data)
-
-    def _has_head(self) -> bool:
-        while self.head.startswith(b"\r\n"):  # RFC 9112 section 2.2: empty lines before a request are skipped
-            del self.head[:2]
-        return _END_OF_HEAD in self.head
-
-    def hand_over(self) -> None:
-        """Give what has come to gunicorn's parser."""
-        if self.parser is None:
-            self.parser = http.get_parser(self.cfg, self.sock, self.client)
-        self.parser.unreader.unread(bytes(self.head))
-        self.head.clear()
-        self.initialized = self.data_ready = True
-
-    def has_more(self) -> bool:
-        """Whether bytes of the next request are here already, where the poller does not see them."""
-        return bool(self.parser.unreader.buf.getvalue()) or (
-            isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-        )
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """The worker of web. `pending_conns` are those whose head is still to come, the one that began first first."""
+    """The worker of web. `pending_conns` are those whose request is still to come, the one that began first first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lingering: deque[Connection] = deque()
+        self.held = 0  # bytes of requests that are not whole
 
     def init_signals(self) -> None:
         """SIGHUP, which the master sends on: read certificate and key again."""
@@ -156,21 +95,38 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         else:
             super().finish_request(conn, fs)
 
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Whether the connection has another request: not when it still has a body that nobody asked for to send."""
+        try:
+            return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + _REST_OF_BODY_SECONDS))
+        except (ParseException, OSError):  # it was answered already
+            return False
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer what is no request, or what has met a fault. What was sent is neither in the answer nor in the log."""
+        status = no_request.status_of(exc)
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.log.error("a request met a fault", exc_info=exc)
+        else:
+            self.log.warning("what %s sent is no request: %s", addr[0], type(exc).__name__)
+        with contextlib.suppress(OSError):
+            util.write_nonblock(client, no_request.answer(status))
+
     def murder_pending(self) -> None:
-        """Close whose head did not come in time, and who did not hang up after the last answer."""
+        """Close whose request did not come in time, and who did not hang up after the last answer."""
         now = time.monotonic()
         for waiting in (self.pending_conns, self.lingering):
             while waiting and waiting[0].timeout <= now:
                 self._close(waiting[0])
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """A worker that stops waits no longer for a head than for the next request."""
+        """A worker that stops waits no longer for a request than for the next request."""
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
-    def _receive(self, conn: Connection, head: bytes = b"") -> None:
-        conn.begin(head)
+    def _receive(self, conn: Connection, came: bytes = b"") -> None:
+        conn.begin(came)
         conn.timeout = time.monotonic() + (RECEPTION_SECONDS if self.alive else LINGER_SECONDS)
         self.pending_conns.append(conn)
         self._go_on(conn)
@@ -180,11 +136,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.advance()
         except (BlockingIOError, ssl.SSLWantReadError):
             self._watch(conn, selectors.EVENT_READ)
+            self._count(conn)
         except ssl.SSLWantWriteError:
             self._watch(conn, selectors.EVENT_WRITE)
         except HeadTooLarge:
             with contextlib.suppress(OSError):
-                conn.sock.send(_TOO_LARGE)
+                conn.sock.send(no_request.answer(no_request.TOO_LARGE))
             self._leave(conn)
             self._linger(conn)
         except (OSError, EOFError) as error:
@@ -195,6 +152,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._leave(conn)
             conn.hand_over()
             self.enqueue_req(conn)
+
+    def _count(self, conn: Connection) -> None:
+        """Keep what half a request takes of memory within bounds."""
+        self.held += len(conn.came) - conn.counted
+        conn.counted = len(conn.came)
+        while self.held > _HELD_LIMIT_BYTES:
+            self._close(self.pending_conns[0])
 
     def _note_refusal(self, conn: Connection, error: ssl.SSLError) -> None:
         """The audit's line for a client certificate that is not accepted; by a thread, for it may have to wait."""
@@ -223,7 +187,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def _drain(self, conn: Connection, _: object) -> None:
         try:
-            count = len(conn.sock.recv(_READ_BYTES))
+            count = len(conn.sock.recv(READ_BYTES))
         except BlockingIOError:
             return
         except OSError:
@@ -252,6 +216,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             with contextlib.suppress(OSError, KeyError, ValueError):
                 self.poller.unregister(conn.sock)
         conn.events = 0
+        self.held -= conn.counted
+        conn.counted = 0
         for waiting in (self.lingering, self.pending_conns, self.keepalived_conns):
             if conn in waiting:
                 waiting.remove(conn)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
-from postqueue_api import config
+from postqueue_api import config, server
 
 FILE = Path(__file__).parent.parent / "deploy" / "cloudformation.yaml"
 TASK = FILE.parent.parent / "ecs-task-definition.json"
@@ -96,19 +96,19 @@ def test_the_task_is_that_of_the_task_definition() -> None:
     (properties,) = resources("AWS::ECS::TaskDefinition").values()
     del properties["TaskRoleArn"], properties["Volumes"][0]["EFSVolumeConfiguration"]
     properties["Cpu"], properties["Memory"] = (load()["Parameters"][name]["Default"] for name in ("Cpu", "Memory"))
-    environment = properties["ContainerDefinitions"][0]["Environment"]
-    assert environment.pop()["Name"] == "POSTFIX_RELAYHOST"
-    of_web = properties["ContainerDefinitions"][2]["Environment"]
-    of_web[:] = [pair for pair in of_web if "Fn::If" not in pair]
+    del properties["ContainerDefinitions"][0]["Secrets"]
+    of_postfix, of_web = (properties["ContainerDefinitions"][number]["Environment"] for number in (0, 2))
+    for environment, name in ((of_postfix, "POSTFIX_RELAYHOST"), (of_web, "POSTQUEUE_API_TRUSTED_PROXIES")):
+        environment[:] = [pair for pair in environment if "Fn::If" not in pair and pair["Name"] != name]
     assert as_in_a_task_definition(properties) == json.loads(TASK.read_text())
 
 
 def test_a_client_certificate_counts_only_where_the_load_balancer_verifies_it() -> None:
     (task,) = resources("AWS::ECS::TaskDefinition").values()
-    chosen = [pair["Fn::If"] for pair in task["ContainerDefinitions"][2]["Environment"] if "Fn::If" in pair]
+    environment = task["ContainerDefinitions"][2]["Environment"]
+    chosen = [pair["Fn::If"] for pair in environment if "Fn::If" in pair]
     settings = {then["Name"]: (condition, then["Value"]) for condition, then, _ in chosen}
     assert settings == {
-        "POSTQUEUE_API_TRUSTED_PROXIES": ("WithTrustedProxies", {"Ref": "LoadBalancerCidrs"}),
         "POSTQUEUE_API_CLIENT_CERTIFICATE_HEADER": ("WithClientCertificates", "X-Amzn-Mtls-Clientcert-Subject"),
     }
     listener = resources("AWS::ElasticLoadBalancingV2::Listener")["Listener"]
@@ -116,6 +116,84 @@ def test_a_client_certificate_counts_only_where_the_load_balancer_verifies_it() 
     assert (condition, verify["Mode"], otherwise) == ("WithClientCertificates", "verify", {"Mode": "off"})
     given = dict.fromkeys(settings, "X-Amzn-Mtls-Clientcert-Subject")
     config.load({**given, "POSTQUEUE_API_TRUSTED_PROXIES": "10.0.1.0/24, 10.0.2.0/24"})
+
+
+def needs(value: Any) -> set[str]:
+    """What a value names, so that CloudFormation makes it first."""
+    if isinstance(value, list):
+        return {name for each in value for name in needs(each)}
+    if not isinstance(value, dict):
+        return set()
+    named = {value["Ref"]} if "Ref" in value else set()
+    named |= set(re.findall(r"\$\{([A-Za-z]+)", str(value.get("Fn::Sub", ""))))
+    return named | {name for each in value.values() for name in needs(each)}
+
+
+def test_with_efs_the_service_waits_for_both_mount_targets_and_runs_only_where_they_are() -> None:
+    (service,) = resources("AWS::ECS::Service").values()
+    condition, tags, otherwise = service["Tags"]["Fn::If"]
+    assert (condition, otherwise) == ("WithEfs", {"Ref": "AWS::NoValue"})
+    targets = resources("AWS::EFS::MountTarget")
+    assert needs(tags) == set(targets)
+    condition, on_efs, otherwise = service["NetworkConfiguration"]["AwsvpcConfiguration"]["Subnets"]["Fn::If"]
+    assert (condition, otherwise) == ("WithEfs", {"Ref": "TaskSubnetIds"})
+    assert on_efs == [target["SubnetId"] for target in targets.values()]
+
+
+def parameter(name: str) -> Template:
+    found: Template = load()["Parameters"][name]
+    return found
+
+
+@pytest.mark.parametrize("name", ["TaskSubnetIds", "LoadBalancerSubnetIds"])
+def test_subnets_are_asked_for_in_different_zones(name: str) -> None:
+    assert "in different zones" in parameter(name)["Description"]
+
+
+def test_the_monitor_is_where_it_reaches_secrets_manager_and_takes_no_share_of_the_accounts_functions() -> None:
+    """A function gets no public address, so the task's subnets are not its own when they are public."""
+    (function,) = resources("AWS::Lambda::Function").values()
+    assert function["VpcConfig"]["SubnetIds"] == {"Ref": "MonitorSubnetIds"}
+    assert "NAT" in parameter("MonitorSubnetIds")["Description"]
+    assert "ReservedConcurrentExecutions" not in function
+
+
+def test_the_load_balancer_is_internal_unless_said_otherwise() -> None:
+    (balancer,) = resources("AWS::ElasticLoadBalancingV2::LoadBalancer").values()
+    assert balancer["Scheme"] == {"Ref": "LoadBalancerScheme"}
+    found = parameter("LoadBalancerScheme")
+    assert (found["Default"], found["AllowedValues"]) == ("internal", ["internal", "internet-facing"])
+
+
+def test_web_knows_each_client_behind_the_load_balancer_or_one_could_lock_out_all() -> None:
+    found = parameter("LoadBalancerCidrs")
+    assert "Default" not in found
+    for text in ("10.0.1.0/24", "10.0.1.0/24,10.0.2.0/24", "10.0.1.0/24, 10.0.2.0/24"):
+        assert re.fullmatch(found["AllowedPattern"], text)
+        assert config.load({"POSTQUEUE_API_TRUSTED_PROXIES": text}).trusted_proxies
+    assert not re.fullmatch(found["AllowedPattern"], "")
+    (task,) = resources("AWS::ECS::TaskDefinition").values()
+    told = {"Name": "POSTQUEUE_API_TRUSTED_PROXIES", "Value": {"Ref": "LoadBalancerCidrs"}}
+    assert told in task["ContainerDefinitions"][2]["Environment"]
+
+
+def test_the_password_at_the_relay_is_a_secret_which_only_the_execution_role_reads() -> None:
+    (task,) = resources("AWS::ECS::TaskDefinition").values()
+    postfix = task["ContainerDefinitions"][0]
+    (user,) = [pair["Fn::If"] for pair in postfix["Environment"] if "Fn::If" in pair]
+    assert user[:2] == ["WithRelayLogin", {"Name": "POSTFIX_RELAY_USER", "Value": {"Ref": "RelayUser"}}]
+    secret = {"Name": "POSTFIX_RELAY_PASSWORD", "ValueFrom": {"Ref": "RelaySecret"}}
+    assert postfix["Secrets"]["Fn::If"] == ["WithRelayLogin", [secret], {"Ref": "AWS::NoValue"}]
+    assert load()["Resources"]["RelaySecret"]["Condition"] == "WithRelayLogin"
+    readers = {name for name, statement in statements() if "RelaySecret" in needs(statement["Resource"])}
+    assert readers == {"ExecutionRole"}
+
+
+def test_the_load_balancer_closes_an_idle_connection_before_web_does() -> None:
+    """Else it sends a request on a connection that web has just closed, and its client gets 502."""
+    attributes = resources("AWS::ElasticLoadBalancingV2::LoadBalancer")["LoadBalancer"]["LoadBalancerAttributes"]
+    (idle,) = [int(each["Value"]) for each in attributes if each["Key"] == "idle_timeout.timeout_seconds"]
+    assert idle + 10 <= server.KEEPALIVE_SECONDS
 
 
 def test_two_postfix_never_share_a_spool() -> None:
@@ -143,7 +221,9 @@ def test_no_role_may_do_everything_or_touch_everything() -> None:
             everywhere.update(actions)
     assert everywhere == {
         "ecr:GetAuthorizationToken",
-        *(f"ec2:{verb}" for verb in ("CreateNetworkInterface", "DeleteNetworkInterface", "DescribeNetworkInterfaces")),
+        *(f"ec2:{verb}NetworkInterface" for verb in ("Create", "Delete")),
+        *(f"ec2:Describe{what}" for what in ("NetworkInterfaces", "Subnets")),
+        *(f"ec2:{verb}PrivateIpAddresses" for verb in ("Assign", "Unassign")),
     }
 
 
@@ -255,6 +335,6 @@ def test_every_alarm_watches_a_metric_that_the_monitor_sends() -> None:
 
 def test_the_password_of_nobody_stands_in_it() -> None:
     secrets = [name for name, parameter in load()["Parameters"].items() if parameter.get("NoEcho")]
-    assert secrets == ["Credentials", "MonitorToken"]
-    assert not [name for name in secrets if "Default" in load()["Parameters"][name]]
+    assert secrets == ["Credentials", "MonitorToken", "RelayPassword"]
+    assert {parameter(name).get("Default", "none") for name in secrets} == {"none"}
     assert not re.search(r"\$2[aby]\$", FILE.read_text())

@@ -37,7 +37,11 @@ DOCKER_DEFAULT = {
     *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 }
 NOT_ON_FARGATE_TASK = ("placementConstraints", "ipcMode", "inferenceAccelerators")
-NOT_ON_FARGATE_CONTAINER = ("privileged", "dockerSecurityOptions", "links", "extraHosts", "hostname", "dnsServers")
+# The last three: not with the network mode awsvpc ("Task definition parameters for Fargate", in ECS's Developer Guide).
+NOT_ON_FARGATE_CONTAINER = (
+    *("privileged", "dockerSecurityOptions", "links", "extraHosts", "hostname"),
+    *("dnsServers", "dnsSearchDomains", "disableNetworking"),
+)
 NOT_ON_FARGATE_LINUX = ("devices", "sharedMemorySize", "maxSwap", "swappiness", "tmpfs")
 LOG_DRIVERS = {"awslogs", "splunk", "awsfirelens"}
 LOG_OPTIONS = {"awslogs-group", "awslogs-region", "awslogs-stream-prefix"}
@@ -154,7 +158,8 @@ def volumes(definition: Definition) -> Fault:
     known = Counter(volume["name"] for volume in definition.get("volumes", ()))
     yield from (f"volume {name} is there twice" for name, count in known.items() if count > 1)
     for volume in definition.get("volumes", ()):
-        if "dockerVolumeConfiguration" in volume or volume.get("host", {}).get("sourcePath"):
+        windows_or_docker = {"dockerVolumeConfiguration", "fsxWindowsFileServerVolumeConfiguration"} & set(volume)
+        if windows_or_docker or volume.get("host", {}).get("sourcePath"):
             yield f"volume {volume['name']} is of a kind that Fargate does not have"
     used = set()
     for container in containers(definition):
@@ -169,6 +174,27 @@ def volumes(definition: Definition) -> Fault:
     yield from (f"volume {name} is mounted nowhere" for name in sorted(set(known) - used))
     if not 21 <= definition.get("ephemeralStorage", {}).get("sizeInGiB", 21) <= 200:
         yield "ephemeralStorage must be from 21 to 200 GiB"
+
+
+def file_systems(definition: Definition) -> Fault:
+    """members.efsVolumeConfiguration and its authorizationConfig."""
+    for volume in definition.get("volumes", ()):
+        efs = volume.get("efsVolumeConfiguration", {})
+        by = efs.get("authorizationConfig", {})
+        if (by.get("iam") == "ENABLED" or "accessPointId" in by) and efs.get("transitEncryption") != "ENABLED":
+            yield f"volume {volume['name']} needs encryption in transit, for its role or its access point"
+        if "accessPointId" in by and efs.get("rootDirectory", "/") != "/":
+            yield f"volume {volume['name']} has an access point, so rootDirectory must be left out"
+
+
+def volumes_of_others(definition: Definition) -> Fault:
+    known = {container["name"] for container in containers(definition)}
+    for container in containers(definition):
+        for other in container.get("volumesFrom", ()):
+            if other.get("sourceContainer") not in known:
+                yield f"{container['name']} takes the volumes of {other.get('sourceContainer')}, which is not there"
+            elif other["sourceContainer"] == container["name"]:
+                yield f"{container['name']} takes its own volumes"
 
 
 def stopping(definition: Definition) -> Fault:
@@ -203,6 +229,7 @@ def refused_by_fargate(definition: Definition) -> Fault:
         linux = container.get("linuxParameters", {})
         yield from (f"{name} is not for Fargate" for name in NOT_ON_FARGATE_CONTAINER if name in container)
         yield from (f"{name} is not for Fargate" for name in NOT_ON_FARGATE_LINUX if name in linux)
+        yield from (f"{asked['type']} is not for Fargate" for asked in container.get("resourceRequirements", ()))
         capabilities = linux.get("capabilities", {})
         if set(capabilities.get("add", ())) - {"SYS_PTRACE"}:
             yield f"{container['name']} adds a capability, and Fargate only gives SYS_PTRACE"
@@ -228,7 +255,19 @@ def logs_and_secrets(definition: Definition) -> Fault:
             yield "without executionRoleArn nothing can be read for secrets"
 
 
-RULES = (size, network, names, order, volumes, stopping, health, refused_by_fargate, logs_and_secrets)
+RULES = (
+    size,
+    network,
+    names,
+    order,
+    volumes,
+    file_systems,
+    volumes_of_others,
+    stopping,
+    health,
+    refused_by_fargate,
+    logs_and_secrets,
+)
 
 
 def _text(*path: str) -> str:
@@ -259,6 +298,12 @@ def without(name: str) -> Change:
 
 def linux(number: int, **members: Any) -> Change:
     return lambda definition: containers(definition)[number]["linuxParameters"].update(members)
+
+
+def efs(**members: Any) -> Change:
+    return lambda definition: definition["volumes"][0].update(
+        efsVolumeConfiguration={"fileSystemId": "fs-0123456789abcdef0", **members}
+    )
 
 
 def checked(**members: Any) -> Change:
@@ -294,7 +339,8 @@ BROKEN: list[tuple[str, Change, str]] = [
         container(WEB, dependsOn=[{"containerName": "nginx", "condition": "START"}]),
         "not there",
     ),
-    ("it waits for health that nobody checks", lambda d: containers(d)[AGENT].pop("healthCheck"), "no health check"),
+    ("it waits for health that nobody checks", lambda d: (containers(d)[AGENT].pop("healthCheck"),
+        containers(d)[WEB]["dependsOn"][0].update(condition="HEALTHY")), "no health check"),
     (
         "it waits for the end of what is essential",
         container(AGENT, dependsOn=[{"containerName": "postfix", "condition": "SUCCESS"}]),
@@ -340,6 +386,19 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("a secret is no ARN", container(WEB, secrets=[{"name": "A", "valueFrom": "credentials"}]), "no full ARN"),
     ("a secret is a variable too", lambda d: containers(d)[WEB]["environment"].append(
         {"name": "POSTQUEUE_API_CREDENTIALS", "value": "x"}), "set twice"),
+    ("a file system is mounted by its role without encryption", efs(authorizationConfig={"iam": "ENABLED"}), "transit"),
+    ("an access point is used without encryption", efs(authorizationConfig={"accessPointId": "fsap-1"}), "transit"),
+    ("an access point has a root directory too", efs(transitEncryption="ENABLED", rootDirectory="/mail",
+        authorizationConfig={"accessPointId": "fsap-1"}), "rootDirectory"),
+    ("a file system is for Windows", lambda d: d["volumes"][0].update(fsxWindowsFileServerVolumeConfiguration={
+        "fileSystemId": "fs-1", "rootDirectory": "/",
+        "authorizationConfig": {"credentialsParameter": "x", "domain": "x"}}), "a kind that Fargate"),
+    ("it has no network", container(WEB, disableNetworking=True), "disableNetworking"),
+    ("it searches names in a domain", container(WEB, dnsSearchDomains=["example.org"]), "dnsSearchDomains"),
+    ("it asks a server for names", container(WEB, dnsServers=["192.0.2.53"]), "dnsServers"),
+    ("it has a graphics processor", container(WEB, resourceRequirements=[{"type": "GPU", "value": "1"}]), "GPU"),
+    ("it takes volumes of what is not there", container(WEB, volumesFrom=[{"sourceContainer": "nginx"}]), "not there"),
+    ("it takes its own volumes", container(WEB, volumesFrom=[{"sourceContainer": "web"}]), "its own"),
     ("nobody may read the secret", without("executionRoleArn"), "executionRoleArn"),
 ]  # fmt: skip
 
@@ -377,7 +436,7 @@ def mounted(name: str) -> dict[str, bool]:
 
 def test_web_shares_socket_and_state_only_and_writes_temporary_files_only() -> None:
     assert mounted("web") == {"state": True, "socket": True, "temporary": False}
-    assert "temporary" not in mounted("postfix")
+    assert "temporary" not in {*mounted("postfix"), *mounted("agent")}
     assert mounted("agent")["spool"] is mounted("postfix")["spool"] is False
 
 
@@ -403,6 +462,22 @@ def test_no_root_can_be_written_and_all_stop_in_two_minutes() -> None:
 def test_the_end_of_web_or_agent_does_not_end_the_task_with_its_mail() -> None:
     assert [name for name, container in by_name().items() if container["essential"]] == ["postfix"]
     assert all(container["restartPolicy"]["enabled"] for container in by_name().values())
+
+
+def test_nobody_waits_for_health_of_which_a_task_could_end() -> None:
+    """startTimeout: who waits for health gives up one day, and then the task ends, with its mail."""
+    conditions = {on["condition"] for container in by_name().values() for on in container.get("dependsOn", ())}
+    assert conditions == {"START"}
+
+
+def test_postfix_has_time_to_wait_for_the_spool_of_the_last_task() -> None:
+    entry = (FILE.parent / "deploy" / "container-entry").read_text()
+    seconds = {int(number) for number in re.findall(r"wait_for_spool (\d+)", entry)}
+    assert len(seconds) == 1
+    for name in ("postfix", "agent"):
+        assert by_name()[name]["healthCheck"]["startPeriod"] >= max(seconds) + 30
+    (agent,) = (int(number) for number in re.findall(r"wait_for_configuration (\d+)", entry))
+    assert agent > max(seconds)
 
 
 def test_the_agent_drains_in_less_time_than_it_has_and_postfix_is_stopped_after_it() -> None:

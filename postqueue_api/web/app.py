@@ -5,7 +5,7 @@ from flask import Flask, Response
 
 from postqueue_api import __version__
 from postqueue_api.config import Settings
-from postqueue_api.web import auth, context, metrics, openapi, problem, proxy, session
+from postqueue_api.web import auth, context, metrics, open_body, openapi, problem, proxy, session
 from postqueue_api.web.changes import changes
 from postqueue_api.web.content import content
 from postqueue_api.web.credentials import Store
@@ -50,6 +50,7 @@ def create_app(settings: Settings, store: Store | None = None) -> Flask:
     app.extensions["credentials"] = store
     session.install(app, store)
     problem.install(app)
+    open_body.install(app)
     guarded = APIBlueprint("guarded", __name__, enable_openapi=True)
     auth.protect(guarded, store, limits)
     resources = (messages, content, changes, queues, groups, status, samples, operations, trash, moves, drain)

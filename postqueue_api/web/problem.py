@@ -22,6 +22,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_la
 _HTTP_DETAILS = {
     404: "There is nothing at this address: see /docs for all that there is.",
     405: "This address does not take that method; the Allow header names those that it takes.",
+    411: "Send a form with its Content-Length.",
     413: "The request body is larger than POSTQUEUE_API_BODY_LIMIT_BYTES allows.",
 }
 

@@ -247,6 +247,28 @@ def test_with_nothing_left_each_stops_in_time_with_status_0(task: Task) -> None:
     assert '"outcome": "drained"' in logs("agent")
 
 
+# A spool that outlives its task.
+
+
+def test_the_next_task_waits_until_the_last_one_has_left_their_spool(volumes: Path) -> None:
+    """As on EFS, when the old task is still being stopped: one spool, all else is each one's own."""
+    spool = volumes / "outliving"
+    spool.mkdir(mode=0o755)
+    for name in ("last", "next"):
+        podman("run", "--detach", f"--name={name}", "--network=none", f"--volume={spool}:/var/spool/postfix", IMAGE,
+               "postfix")  # fmt: skip
+        if name == "last":
+            wait_until_healthy_smtp("last")
+    wait_until(lambda: "another Postfix works on this spool" in logs("next"), 20)
+    time.sleep(2)
+    assert is_running("next")
+    assert "daemon started" not in logs("next")
+    podman("stop", "--time", "20", "last")
+    wait_until_healthy_smtp("next")
+    assert logs("next").count("another Postfix works on this spool") == 1
+    podman("rm", "--force", "--time", "10", "last", "next")
+
+
 # The image by itself.
 
 

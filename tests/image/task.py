@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,20 @@ def options(container: Container, volumes: Path, secrets: Mapping[str, str]) -> 
 
 def _mount(mount: Mapping[str, Any], volumes: Path) -> str:
     directory = volumes / mount["sourceVolume"]
-    directory.mkdir(mode=0o755, exist_ok=True)  # root's, and empty, as Fargate makes one
+    # Empty, and root's with 0755 as Fargate makes one, but where the image has a volume itself.
+    if not directory.exists():
+        directory.mkdir()
+        directory.chmod(modes_of_volumes().get(mount["containerPath"], 0o755))
     return f"--volume={directory}:{mount['containerPath']}:{'ro' if mount['readOnly'] else 'rw'}"
+
+
+@cache
+def modes_of_volumes() -> dict[str, int]:
+    """The directories that the image declares as volumes, and the mode that each has in it."""
+    image = json.loads(FILE.read_text())["containerDefinitions"][0]["image"]
+    declared = json.loads(podman("image", "inspect", "--format={{json .Config.Volumes}}", image).stdout) or {}
+    told = podman("run", "--rm", "--network=none", "--entrypoint=stat", image, "--format=%a %n", *declared).stdout
+    return {path: int(mode, 8) for mode, path in (line.split() for line in told.splitlines())}
 
 
 def _capabilities(linux: Mapping[str, Any]) -> list[str]:
@@ -92,10 +105,15 @@ class Task:
     def start(self) -> None:
         for name, container in self.containers.items():
             begun = time.monotonic()
+            for on in container.get("dependsOn", ()):
+                if on["condition"] == "HEALTHY":
+                    wait_until_healthy(on["containerName"])
             told = options(container, self.volumes, self.secrets)
             podman("run", "--detach", *told, container["image"], *container["command"])
+            self.seconds[name] = -begun
+        for name in self.containers:
             wait_until_healthy(name)
-            self.seconds[name] = time.monotonic() - begun
+            self.seconds[name] += time.monotonic()
 
     def stop(self) -> Iterator[tuple[str, int, float]]:
         """Stop them as ECS does: the last one first. Gives name, exit status and seconds of each."""

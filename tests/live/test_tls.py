@@ -1,6 +1,7 @@
 """web with TLS of its own: clients that stall, files that are wrong or replaced, and certificates for credentials."""
 
 import contextlib
+import json
 import signal
 import socket
 import ssl
@@ -74,6 +75,14 @@ def half_a_hello() -> bytes:
     return outgoing.read()[:100]
 
 
+def half_a_request(line: str, *fields: str, body: bytes = b'{"action"') -> bytes:
+    """A whole head, and too little of the body that it announces."""
+    return "\r\n".join((line + " HTTP/1.1", "Host: localhost", *fields, "", "")).encode() + body
+
+
+FORM = ("Origin: http://localhost", "Sec-Fetch-Site: same-origin", "Content-Type: application/x-www-form-urlencoded")
+LENGTH, LARGE, CHUNKED = "Content-Length: 1000", "Content-Length: 9000000", "Transfer-Encoding: chunked"
+CHUNK = b"3e8\r\nname=a"
 HALF_A_HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 BEGINNINGS = {
     "sends no byte": b"",
@@ -81,7 +90,22 @@ BEGINNINGS = {
     "sends half a head": HALF_A_HEAD,
     "ends the handshake and sends half a head": HALF_A_HEAD,
     "asks, and stays when it was answered": b"GET /nothing HTTP/1.0\r\n\r\n",
+    "sends half a body, and no credential": half_a_request("POST /v1/operations", LENGTH),
+    "sends half a body, and no credential, after it was asked for it": half_a_request(
+        "POST /v1/operations", LENGTH, "Expect: 100-continue", body=b""
+    ),
+    "sends half a large body, and no credential": half_a_request("POST /v1/operations", LARGE),
+    "sends half a chunk, and no credential": half_a_request("POST /v1/operations", CHUNKED, body=CHUNK),
+    "sends half a body that nobody reads": half_a_request("GET /health/live", LENGTH),
+    "sends half a large body that nobody reads": half_a_request("GET /health/live", LARGE),
+    "sends half a chunk that nobody reads": half_a_request("GET /health/live", CHUNKED, body=CHUNK),
+    "sends half a login": half_a_request("POST /login", LENGTH, *FORM, body=b"name=a"),
+    "sends half a large login": half_a_request("POST /login", LARGE, *FORM, body=b"name=a"),
+    "sends half a chunk of a login": half_a_request("POST /login", CHUNKED, *FORM, body=CHUNK),
+    "sends half a chunk of a theme": half_a_request("POST /theme", CHUNKED, *FORM, body=CHUNK),
 }
+HALF_A_BODY = [(how, scheme) for how in BEGINNINGS if "sends half a " in how for scheme in ("http", "https")
+               if "Hello" not in how and "head" not in how]  # fmt: skip
 
 
 def connected(port: int, tls: ssl.SSLContext | None, beginning: bytes) -> socket.socket:
@@ -101,6 +125,7 @@ def connected(port: int, tls: ssl.SSLContext | None, beginning: bytes) -> socket
         ("sends no byte", "https"),
         ("sends half a ClientHello", "https"),
         ("ends the handshake and sends half a head", "https"),
+        *HALF_A_BODY,
     ],
 )
 def test_two_hundred_that_stall_leave_the_next_request_under_a_second(
@@ -108,13 +133,88 @@ def test_two_hundred_that_stall_leave_the_next_request_under_a_second(
 ) -> None:
     target, context = (tls, trusting(authority)) if scheme == "https" else (service, None)
     with contextlib.ExitStack() as held:
-        wrapped = context if how.startswith("ends the handshake") else None
+        wrapped = context if how.startswith("ends the handshake") or (how, scheme) in HALF_A_BODY else None
         for _ in range(STALLED):
             held.enter_context(connected(target.port, wrapped, BEGINNINGS[how]))
         for _ in range(5):
             begun = time.monotonic()
             assert target.ask("GET", "/health/live", None).status == 200
             assert time.monotonic() - begun < 1
+
+
+def answers_to(port: int, asked: bytes) -> bytes:
+    """All that is answered until the connection ends."""
+    with connected(port, None, asked) as client, client.makefile("rb") as answers:
+        return answers.read()
+
+
+END = "Connection: close"
+
+
+def test_a_client_that_waits_to_be_asked_for_a_body_is_asked_once(service: Service) -> None:
+    head = half_a_request("POST /v1/operations", "Content-Length: 4", "Expect: 100-continue", END, body=b"")
+    with connected(service.port, None, head) as client, client.makefile("rb") as answers:
+        assert answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+        client.sendall(b"null")
+        assert answers.readline() + answers.readline() == b"\r\nHTTP/1.1 401 UNAUTHORIZED\r\n"
+        assert b"100 Continue" not in answers.read()
+    assert b"100 Continue" not in answers_to(service.port, head.replace(b"Expect", b"Expected") + b"null")
+
+
+@pytest.mark.parametrize("line", ["POST /login", "POST /theme"])
+def test_a_form_that_anybody_may_send_is_short_and_says_how_long_it_is(service: Service, line: str) -> None:
+    for announced, status in ((CHUNKED, b"411"), ("Content-Length: 65537", b"413")):
+        asked = half_a_request(line, announced, *FORM, END, body=b"")
+        assert answers_to(service.port, asked).startswith(b"HTTP/1.1 " + status)
+    assert b" 401 " in answers_to(
+        service.port, half_a_request("POST /login", "Content-Length: 6", *FORM, END, body=b"name=a")
+    )
+
+
+def test_a_body_that_comes_in_pieces_is_read_and_the_next_request_behind_it_too(service: Service) -> None:
+    body = b'{"action": "hold", "selection": {"queue_ids": ["4dCx3Y1Zq0z1"]}, "reason": "%s"}' % (b"x" * 400)
+    who = f"Authorization: {services.AUTHORIZATION['operator']}"
+    fields = ("Content-Type: application/json", f"Content-Length: {len(body)}", who, "Prefer: wait=10")
+    head = half_a_request("POST /v1/operations", *fields, body=b"")
+    with connected(service.port, None, head + body[:10]) as client, client.makefile("rb") as answers:
+        for at in range(10, len(body), 50):
+            time.sleep(0.02)
+            client.sendall(body[at : at + 50])
+        client.sendall(half_a_request("GET /health/live", END, body=b""))
+        found = answers.read()
+    assert found.startswith(b"HTTP/1.1 200 "), found
+    assert found.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"GET /v1/m\xe9ssages-of-mine HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /of-mine\0 HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"of-mine\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\nHost: of-mine\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nof mine: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: of-mine\x01\r\n\r\n", b"400"),
+        (b"POST /of-mine HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"POST /of-mine HTTP/1.1\r\nTransfer-Encoding: of-mine\r\n\r\n", b"501"),
+        (b"GET /of-mine HTTP/1.1\r\nExpect: of-mine\r\n\r\n", b"417"),
+        (b"GET /" + b"of-mine" * 700 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.1\r\n" + b"of-mine: x\r\n" * 200 + b"\r\n", b"431"),
+        (HALF_A_HEAD + b"of-mine" * 7000, b"431"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, bytes) else None,
+)
+def test_what_is_no_request_gets_a_problem_document_that_repeats_none_of_it(
+    service: Service, asked: bytes, status: bytes
+) -> None:
+    before = len(service.stderr)
+    head, _, body = answers_to(service.port, asked).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status + b" ")
+    assert b"\r\nContent-Type: application/problem+json" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (int(status), "invalid_argument")
+    assert b"mine" not in body
+    assert "mine" not in service.stderr[before:]
 
 
 def test_two_hundred_that_drip_a_byte_a_second_leave_it_under_a_second_and_are_closed_after_ten(
