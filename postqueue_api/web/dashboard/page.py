@@ -17,7 +17,7 @@ from postqueue_api.web.dashboard.assets import address as asset
 from postqueue_api.web.dashboard.inside import Problem
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # What the script says, as data of the element in which it says it.
