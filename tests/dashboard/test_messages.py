@@ -398,6 +398,17 @@ def test_one_message_says_why_it_waits_and_what_it_says_to_who_may_read_it(
     assert download.path().read_bytes() == mailbox.stored(queue_id)
 
 
+def test_the_way_back_leads_to_the_search_that_one_came_from_and_nowhere_else(
+    page: Page, site: Site, login: Login
+) -> None:
+    login(page, "viewer", "/messages?queue_name=deferred")
+    page.locator("tr[data-queue-id] a").first.click()
+    page.wait_for_url("**/messages/*")
+    expect(page.locator(".up a")).to_have_attribute("href", f"{site.address}/messages?queue_name=deferred")
+    page.goto(page.url, referer="http://evil.test/messages?queue_name=hold")
+    expect(page.locator(".up a")).to_have_attribute("href", "/messages")
+
+
 def test_html_is_shown_as_text_and_attachments_by_name_and_size(page: Page, site: Site, login: Login) -> None:
     (letter,) = api(site, [("sender", "bounces+0@example.net")])["messages"]
     login(page, "viewer-content", f"/messages/{letter['queue_id']}")

@@ -40,11 +40,15 @@ def guard() -> Response | None:
 
 @login.get("/login")
 def show_login() -> Response:
-    """The form; who is logged in already is sent on."""
-    following = page.local(request.args.get("next"))
-    if session.current() is not None:
+    """The form; who is logged in already, or has a certificate and did not just log out, is sent on."""
+    proxy.check()
+    context().limits.admit_address()
+    if origin.is_foreign():
+        return _again()
+    following, notice = page.local(request.args.get("next")), request.args.get("notice")
+    if session.current() is not None or (notice != "logged_out" and _by_certificate(is_asked=False) is not None):
         return _see(following)
-    return page.render("login.html", following=following, notice=request.args.get("notice"))
+    return page.render("login.html", following=following, notice=notice)
 
 
 @login.post("/login")
@@ -110,7 +114,8 @@ def _known(name: str, password: str) -> Principal | None:
     return found if found is not None and found.name == name else None
 
 
-def _by_certificate() -> session.Session | None:
+def _by_certificate(*, is_asked: bool = True) -> session.Session | None:
+    """`is_asked`: a certificate that nobody knows is a refusal; the login shows its form instead."""
     shown = proxy.certificate()
     if shown is None or origin.is_foreign():
         return None
@@ -118,8 +123,9 @@ def _by_certificate() -> session.Session | None:
     store: Store = current_app.extensions["credentials"]
     principal = store.verify_certificate(names)
     if principal is None:
-        audit.refused("certificate", name=None, certificate=subject)
-        context().limits.note_refusal()
+        if is_asked:
+            audit.refused("certificate", name=None, certificate=subject)
+            context().limits.note_refusal()
         return None
     g.session_cookie = _begin(principal, "certificate")
     return session.sessions().find(g.session_cookie)
@@ -129,14 +135,21 @@ def _to_login() -> Response:
     """The login, which leads back here; for a form that was sent a problem instead, for it would be lost."""
     if request.method not in ("GET", "HEAD"):
         raise Unauthorized("The session has ended. Log in again in another tab, then send this form again.")
-    if request.headers.get("Sec-Fetch-Site") == "cross-site":
-        # A browser keeps a SameSite=Strict cookie to itself when a link of another site is followed; not when our own
-        # page asks again.
-        return page.render("again.html", address=page.local(request.full_path.rstrip("?")))
+    if origin.is_foreign():
+        return _again()
     response = _see("/login?next=" + quote(request.full_path.rstrip("?"), safe="/"))
     if session.was_shown():
         session.take_away(response)
     return response
+
+
+def _again() -> Response:
+    """Has the browser ask again, from a page of ours: what a page of another origin made it ask uses no session.
+
+    The cookie is left as it is. A browser keeps it to itself when a link of another site is followed, and of a link of
+    another port or a sibling host, which is the same site, is not known whether a person followed it.
+    """
+    return page.render("again.html", address=page.local(request.full_path.rstrip("?")))
 
 
 def _see(address: str) -> Response:
