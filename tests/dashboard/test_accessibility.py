@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from postqueue_api.sandbox import Sandbox
 from postqueue_api.sandbox.sites import REFUSING
@@ -12,6 +12,7 @@ from tests.dashboard import browsing
 from tests.dashboard.browsing import Complaints, Site
 from tests.dashboard.conftest import Pages
 from tests.live.mailbox import Mailbox
+from tests.live.test_operations import UNKNOWN_ID
 
 LONG = "a" * 60
 SENDER = f"{LONG}@{LONG}.example.com"
@@ -25,8 +26,8 @@ def queue_id(box: Sandbox) -> str:
 
 @pytest.fixture(scope="module")
 def operation_id(site: Site, queue_id: str) -> str:
-    """An operation that did something."""
-    body = {"action": "hold", "selection": {"queue_ids": [queue_id]}, "reason": LONG * 3}
+    """An operation that did something, and something not."""
+    body = {"action": "hold", "selection": {"queue_ids": [queue_id, UNKNOWN_ID]}, "reason": LONG * 3}
     return str(site.ask("POST", "/v1/operations", body=body, prefer="wait=20").json()["operation_id"])
 
 
@@ -141,6 +142,42 @@ def test_rows_are_walked_chosen_and_opened_with_keys(see: Callable[..., Page], s
     page.wait_for_url(f"{site.address}/messages/{ids[1]}*")
 
 
+def test_rows_of_two_tables_that_name_the_same_message_are_walked_one_after_the_other(see: Callable[..., Page]) -> None:
+    page = see("/operations/{operation_id}")
+    ids = page.locator("tr[data-queue-id]").evaluate_all("rows => rows.map(row => row.dataset.queueId)")
+    assert ids.count(UNKNOWN_ID) == 2
+    walked = []
+    for key in "jjj":
+        page.keyboard.press(key)
+        walked.append(current(page))
+        assert page.locator("tr[aria-current=true]").count() == 1
+        assert page.evaluate("document.activeElement.closest('tr').getAttribute('aria-current')") == "true"
+    assert walked == ids
+    page.keyboard.press("k")
+    assert page.locator("#operation-results tr[aria-current=true]").count() == 1
+
+
+def test_a_row_without_a_link_gets_the_focus_itself(see: Callable[..., Page], site: Site, box: Sandbox) -> None:
+    queue_id = Mailbox(box).deferred()
+    assert site.ask("DELETE", f"/v1/messages/{queue_id}").status == 200
+    page = see("/trash")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.dataset.queueId") == current(page) == queue_id
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.url == f"{site.address}/trash", "nothing is restored by a key too many"
+
+
+@pytest.mark.parametrize("name", ["/", "/operations", "/messages/{queue_id}", "preview"])
+def test_the_search_key_leads_to_the_search_of_messages_where_there_is_none(
+    see: Callable[..., Page], site: Site, name: str
+) -> None:
+    page = see(name)
+    page.keyboard.press("/")
+    page.wait_for_url(f"{site.address}/messages#sender")
+    expect(page.locator("#sender")).to_be_focused()
+
+
 def test_keys_lead_to_the_pages_to_the_search_and_to_the_help(see: Callable[..., Page], site: Site) -> None:
     page = see("/")
     for key, address in (("m", "/messages"), ("t", "/trash"), ("h", "/operations"), ("o", "/")):
@@ -187,7 +224,9 @@ def test_colours_are_those_of_the_system_until_somebody_chooses(
     page.reload()
     assert page.evaluate(ground) != at_first
     page.get_by_role("button", name="Auto", exact=True).click()
-    page.wait_for_function(f"{ground} === '{at_first}'")
+    page.wait_for_url(f"{site.address}/trash")
+    expect(page.locator("html")).to_have_attribute("data-theme", "auto")
+    assert page.evaluate(ground) == at_first
 
 
 def test_the_language_is_that_of_the_browser_until_somebody_chooses(see: Callable[..., Page], site: Site) -> None:

@@ -21,7 +21,8 @@ POLICY = (
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # What the script says, as data of the element in which it says it.
-LIVE_TEXTS = ("old", "down", "unknown", "silent", "ended", "login", "back")
+LIVE_TEXTS = ("old", "down", "stopped", "unknown", "silent", "forbidden", "limited", "refused", "gone", "became",
+              "ended", "login", "other", "reload", "back")  # fmt: skip
 THEME_COOKIE = "postqueue_api_theme"
 THEMES = ("auto", "light", "dark")
 # Address, the key of its name, and the key that is pressed after g.
