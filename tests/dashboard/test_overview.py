@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -99,11 +99,17 @@ def test_the_table_of_ages_is_that_of_the_api_by_either_domain(new_page: Pages, 
         page.get_by_role("link", name=title).click()
         page.wait_for_url(f"**/?ages={by}")
         assert page.get_by_role("link", name=title).get_attribute("aria-current") == "true"
-        body = site.ask("GET", f"/v1/ages?by={by}&first=15m&columns=9&limit=8", Cache_Control="max-age=3600").json()
+        body = site.ask("GET", f"/v1/ages?by={by}&first=15m&columns=9&limit=7", Cache_Control="max-age=3600").json()
         rows = [row.inner_text().replace(",", "").split() for row in page.locator(".heat tbody tr").all()]
         assert rows == [
-            [row["key"] or "(none)", *(str(count) for count in (row["total"], *row["counts"]))] for row in body["rows"]
+            [row["key"] or "(none)", *(str(count) for count in (row["total"], *row["counts"]))]
+            for row in ({**body["total"], "key": "TOTAL"}, *body["rows"])
         ]
+        addresses = page.locator(".heat .total a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+        first, *others = [(urlsplit(each).path, parse_qs(urlsplit(each).query)) for each in addresses]
+        assert first == ("/messages", {})
+        assert others
+        assert all(path == "/messages" and set(query) <= {"min_age", "max_age"} and query for path, query in others)
 
 
 def test_without_a_script_the_page_says_the_same(new_page: Pages, login: Login) -> None:
@@ -118,13 +124,29 @@ def test_without_a_script_the_page_says_the_same(new_page: Pages, login: Login) 
     assert told[0][1:] == told[1][1:]
 
 
-def test_an_operator_flushes_the_queue_and_is_told_what_that_means(page: Page, site: Site, login: Login) -> None:
+def test_a_flush_of_all_that_is_deferred_is_shown_first_and_is_an_operation_of_the_history(
+    page: Page, site: Site, login: Login
+) -> None:
     login(page, "operator")
+    before = site.ask("GET", "/v1/operations?limit=1").json()["operations"]
     page.get_by_role("button", name="Flush now").click()
-    page.wait_for_url("**/?notice=flushed")
-    assert "was asked to try everything" in page.locator(".note.good").inner_text()
-    found = [line for line in site.service.audit() if line.get("action") == "flush" and line["actor"] == "operator"]
-    assert [line["outcome"] for line in found] == ["scheduled"]
+    page.wait_for_url("**/preview")
+    count = site.ask("GET", "/v1/messages?queue_name=deferred&limit=1").json()["total"]
+    expect(page.locator("h1")).to_have_text(f"Try to deliver {count} messages now?")
+    assert page.locator(".conditions").inner_text() == "Queue deferred"
+    expect(page.get_by_role("link", name="Back, and do nothing")).to_have_attribute("href", "/")
+    assert site.ask("GET", "/v1/operations?limit=1").json()["operations"] == before, "nothing is done yet"
+    page.fill("#why", "ticket 9")
+    page.fill("#max_per_second", "0.5")
+    page.locator("#change button").click()
+    page.wait_for_url("**/operations/op-*")
+    path = page.url.removeprefix(site.address)
+    found = site.ask("GET", f"/v1{path}").json()
+    assert site.ask("POST", f"/v1{path}/cancel").status == 200
+    assert (found["action"], found["actor"], found["reason"], found["max_per_second"]) == (
+        *("flush", "operator", "ticket 9", 0.5),
+    )
+    assert found["selection"] == {"queue_name": ["deferred"]}
 
 
 def test_mail_that_arrives_is_shown_without_a_reload(page: Page, mailbox: Mailbox, login: Login) -> None:
