@@ -50,8 +50,9 @@ def look_again() -> Response:
 
 @actions.post("/preview")
 def show_preview() -> Response:
-    """What would be done; nothing is."""
-    return _preview(Chosen.of_form(request.form), Answers(why=request.form.get("why", "").strip()))
+    """What would be done; nothing is. With what was typed before, when it is shown in other colours or words."""
+    page.choose_theme()
+    return _preview(Chosen.of_form(request.form), Answers.of_form(request.form))
 
 
 @actions.post("/changes")
@@ -129,6 +130,7 @@ def _preview(chosen: Chosen, answers: Answers, problem: Problem | None = None) -
         moving=0 if found is None else sum(found["queues"].get(name, 0) for name in _MOVING),
         groups=_GROUPS,
         back=page.local(request.form.get("back"), chosen.address),
+        resent=url_for("dashboard.actions.show_preview") if found and found["expected_count"] else None,
         key=secrets.token_urlsafe(18),
     )
 

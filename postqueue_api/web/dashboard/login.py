@@ -87,10 +87,8 @@ def log_out() -> Response:
 @login.post("/theme")
 def keep_theme() -> Response:
     """Remember the colours that the reader chose. Anybody may, and nothing else is changed by it."""
-    response = _see(page.local(request.form.get("next")))
-    if request.form.get("theme") in page.THEMES:
-        page.keep(response, page.THEME_COOKIE, request.form["theme"])
-    return response
+    page.choose_theme()
+    return _see(page.local(request.form.get("next")))
 
 
 def hand_out(response: Response) -> Response:

@@ -31,7 +31,10 @@ PAGES = (("/", "shell.overview", "o"), ("/messages", "shell.messages", "m"), ("/
 
 
 def render(template: str, status: int = 200, **data: Any) -> Response:
-    """A page. Every template has t(), and besides `data` roles, principal, csrf_token, now and what the shell needs."""
+    """A page. Every template has t(), and besides `data` roles, principal, csrf_token, now and what the shell needs.
+
+    `resent`, if it is in `data`: where the page's form #change makes the same page again, in other colours for example.
+    """
     return Response(render_template(template, **_known(), **data), status, mimetype="text/html")
 
 
@@ -81,8 +84,14 @@ def local(address: str | None, otherwise: str = "/") -> str:
 
 def theme() -> str:
     """The colours that the reader chose; auto: those of the system."""
-    chosen = request.cookies.get(THEME_COOKIE)
+    chosen = g.get("theme") or request.cookies.get(THEME_COOKIE)
     return chosen if chosen in THEMES else "auto"
+
+
+def choose_theme() -> None:
+    """Take the colours that a form names, for this page and from now on."""
+    if request.form.get("theme") in THEMES:
+        g.theme = request.form["theme"]
 
 
 def of_problem(error: Problem) -> Response:
@@ -127,6 +136,8 @@ def complete(response: Response) -> Response:
     # Without a referrer, browsers say `Origin: null` for our own forms too.
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    if "theme" in g:
+        keep(response, THEME_COOKIE, g.theme)
     if request.args.get("lang") in texts.LANGUAGES:
         keep(response, texts.COOKIE, request.args["lang"])
     return response
