@@ -355,6 +355,26 @@ def test_every_form_needs_the_token(operator: Visitor) -> None:
     assert operator.is_in()
 
 
+@pytest.mark.parametrize(
+    ("language", "title", "sentence"),
+    [
+        ("en", "The form belongs to a session that has ended", "Nothing was done. Go back, load that page again,"),
+        ("ja", "フォームのセッションは終了しています", "何も実行していません。"),
+    ],
+)
+def test_a_form_of_another_session_is_told_as_such_with_the_way_out(
+    operator: Visitor, language: str, title: str, sentence: str
+) -> None:
+    text = operator.ask("POST", "/preview", {"csrf_token": "old"}, accept_language=language).body.decode()
+    assert f'<h1 id="problem-title">{title}</h1>' in text
+    assert sentence in text
+    assert 'lang="en">The form does not carry the token' in text
+    foreign = operator.ask("POST", "/login", {}, origin=FOREIGN, accept_language=language).body.decode()
+    assert (
+        "The form was sent by another page" if language == "en" else "別のページから送信されたフォームです"
+    ) in foreign
+
+
 # The record and the limits.
 
 

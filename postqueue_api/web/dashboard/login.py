@@ -34,7 +34,8 @@ def guard() -> Response | None:
     g.principal, g.session = found.principal, found
     if request.method not in ("GET", "HEAD") and (origin.is_foreign() or not session.has_token(found)):
         audit.refused("csrf", name=found.principal.name)
-        raise Forbidden("The form is too old or is not one of ours. Load the page again, then send it.")
+        kind = "foreign_form" if origin.is_foreign() else "stale_form"
+        raise Forbidden("The form does not carry the token of this session, or another page sent it.", told_as=kind)
     return None
 
 
@@ -58,7 +59,7 @@ def log_in() -> Response:
     context().limits.admit_address()
     if not origin.is_ours():
         audit.refused("csrf", name=None)
-        raise Forbidden("This form was sent by another page. Open the login page, then send it.")
+        raise Forbidden("This form was sent by another page. Open the login page first.", told_as="foreign_form")
     name, following = request.form.get("name", ""), page.local(request.form.get("next"))
     principal = _known(name, request.form.get("password", ""))
     if principal is None:

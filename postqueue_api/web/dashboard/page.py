@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -52,11 +53,18 @@ def _known() -> dict[str, Any]:
         "now": time.time(),
         "pages": [(address, key, press, _is_current(address)) for address, key, press in PAGES],
         "asset": asset,
+        "told_as": _told_as,
         "with_language": _with_language,
         "live_texts": LIVE_TEXTS,
         "here": request.full_path.rstrip("?"),
         "version": __version__,
     }
+
+
+def _told_as(members: Mapping[str, Any]) -> str:
+    """The key of the texts for a problem: as the page says that met it, else by its code."""
+    name = str(members.get("told_as") or members["code"])
+    return name if f"problem.title.{name}" in texts.CATALOGUE else "error"
 
 
 def roles() -> frozenset[str]:
