@@ -8,7 +8,7 @@
 
 # What comes from Debian; what is missing is installed.
 PACKAGES_TO_RUN  = python3-venv postfix
-PACKAGES_TO_TEST = $(PACKAGES_TO_RUN) strace chromium nginx openssl prometheus systemd
+PACKAGES_TO_TEST = $(PACKAGES_TO_RUN) strace chromium fonts-noto-cjk nginx openssl prometheus systemd
 PACKAGES_TO_BENCH = $(PACKAGES_TO_RUN) jq
 
 PYTHON = $(shell for python in /usr/bin/python3 python3; do \

@@ -24,8 +24,7 @@ def test_a_pace_is_read_as_people_type_it(text: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["fast", "-1", "1e3", "nan", "inf", "1.2.3", "\u0663"])
-def test_what_is_no_pace_is_refused_with_what_would_be_accepted(text: str) -> None:
+def test_what_is_no_pace_is_refused(text: str) -> None:
     with pytest.raises(Problem) as refused:
         pace(text)
     assert (refused.value.status, refused.value.field) == (400, "max_per_second")
-    assert refused.value.members["accepted"] == "a number above 0, at most 10000"

@@ -102,3 +102,15 @@ def test_where_nothing_is_a_browser_gets_a_page_and_a_program_a_problem(
 def test_a_service_without_an_agent_still_has_its_login(client: FlaskClient) -> None:
     assert client.get("/login").status_code == 200
     assert client.get("/").headers["Location"] == "/login?next=/"
+
+
+def test_the_policy_allows_what_is_needed_from_us_and_nothing_else(client: FlaskClient) -> None:
+    assert client.get("/login").headers["Content-Security-Policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+def test_an_origin_that_is_none_is_refused_and_is_no_fault(client: FlaskClient) -> None:
+    for path in ("/login", "/theme", "/preview"):
+        assert client.post(path, data={}, headers={"Origin": "http://[x"}).status_code in (303, 401, 403), path

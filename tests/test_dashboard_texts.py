@@ -9,6 +9,8 @@ from flask import Flask
 from markupsafe import Markup
 
 import postqueue_api.web.dashboard
+from postqueue_api import errors
+from postqueue_api.web import problem
 from postqueue_api.web.dashboard import page, texts
 
 DASHBOARD = Path(postqueue_api.web.dashboard.__file__).parent
@@ -99,5 +101,28 @@ def test_a_text_in_one_language_alone_is_refused() -> None:
 
 def test_what_the_script_says_is_in_the_catalogue() -> None:
     script = (DASHBOARD / "static" / "dashboard.js").read_text(encoding="utf-8")
-    said = set(re.findall(r'say\("\w*", "(\w+)"', script)) | {"login"}
-    assert said == set(page.LIVE_TEXTS)
+    said = set(re.findall(r'\bsay\("\w*", "(\w+)"', script)) | set(re.findall(r'\bend\("(\w+)"', script))
+    assert said <= set(page.LIVE_TEXTS)
+    assert [name for name in page.LIVE_TEXTS if f'"{name}"' not in script] == []
+
+
+def test_every_error_has_a_title_and_a_sentence_in_each_language() -> None:
+    codes = {*errors.by_code(), *problem._HTTP_CODES.values(), "stale_form", "foreign_form"}
+    told = {
+        part: {key.rpartition(".")[2] for key in texts.CATALOGUE if key.startswith(part)}
+        for part in ("problem.title.", "problem.means.")
+    }
+    assert [codes - names for names in told.values()] == [set()] * 2
+
+
+# Words for which there is another one that all texts have.
+OTHERS = ("ゴミ箱", "送信元", "送信者のドメイン", "宛先のドメイン", "待機の理由")
+
+
+def test_one_thing_has_one_name_in_japanese() -> None:
+    said = {key: forms["ja"]["other"] for key, forms in texts.CATALOGUE.items()}
+    assert {key: text for key, text in said.items() if any(word in text for word in OTHERS)} == {}
+    for key, text in said.items():
+        english = texts.CATALOGUE[key]["en"]["other"].lower()
+        assert "保留" not in text or re.search("hold|held|release", english), f"{key}: 保留 is hold"
+        assert "deferred" not in english or "deferred" in text or "配送待ち" in text, key

@@ -18,6 +18,8 @@ CASES: list[tuple[dict[str, str], bool, bool]] = [
     ({"Origin": "http://evil.example"}, True, False),
     ({"Origin": "null"}, True, False),
     ({"Origin": ""}, True, False),
+    ({"Origin": "http://[x"}, True, False),
+    ({"Origin": "http://[mail.example.org]:8025"}, True, False),
     ({"Origin": "http://mail.example.org:8025", "Sec-Fetch-Site": "cross-site"}, True, False),
     ({"Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}, True, False),
 ]

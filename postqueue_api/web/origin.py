@@ -16,13 +16,21 @@ def is_foreign() -> bool:
     if request.headers.get("Sec-Fetch-Site", "none") not in _OURS:
         return True
     claimed = request.headers.get("Origin")
-    return claimed is not None and urlsplit(claimed).netloc.lower() != request.host.lower()
+    return claimed is not None and _host(claimed) != request.host.lower()
 
 
 def is_ours() -> bool:
     """Whether the browser says that a page of this service made this request; False when it says nothing."""
     told = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") == "same-origin"
     return told and not is_foreign()
+
+
+def _host(claimed: str) -> str | None:
+    """Host and port of an origin; None for what is none, as `http://[x`."""
+    try:
+        return urlsplit(claimed).netloc.lower()
+    except ValueError:
+        return None
 
 
 def is_secure() -> bool:

@@ -5,7 +5,8 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,19 @@ _WATCH = """
 window.refused = [];
 document.addEventListener(
   'securitypolicyviolation', e => window.refused.push(`${e.effectiveDirective} ${e.blockedURI}`));
+"""
+_OVERLAPPING = """
+document.querySelectorAll('main tbody .unseen').forEach(each => { each.hidden = true });
+[...document.querySelectorAll('main tbody tr')].flatMap(row => {
+  const cells = [...row.cells].flatMap(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return [...range.getClientRects()].map(place => [cell, place]);
+  });
+  return cells.filter(([one, a]) => cells.some(([other, b]) => one !== other &&
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1)).map(([cell]) => cell.outerHTML.slice(0, 100));
+})
 """
 
 
@@ -125,9 +139,20 @@ def enter(page: Page, site: Site, who: str) -> None:
     assert answer.status == 303
 
 
+def until(page: Page, holds: Callable[[], object], seconds: float = 40) -> None:
+    """Have a page ask at once for what is new, again and again until something holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come"
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_timeout(100)
+
+
 def faults(page: Page, *rules: str) -> list[str]:
-    """What axe finds serious or critical on a page, in the colours that it has now."""
-    options = {"resultTypes": ["violations"], "preload": False}
+    """What axe finds serious or critical on a page, in the colours that it has now. `rules`: only by these."""
+    options: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": rules}
     found = Axe().run(page, options=options).response["violations"]
     return [
         f"{each['id']}: {node['target']} {node.get('failureSummary', '')}"
@@ -140,6 +165,31 @@ def faults(page: Page, *rules: str) -> list[str]:
 def overflow(page: Page) -> int:
     """How many pixels the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def scrolled(page: Page) -> list[str]:
+    """The tables of a page that are wider than their place, by name."""
+    found: list[str] = page.eval_on_selector_all(
+        ".scroll",
+        "all => all.filter(each => each.scrollWidth > each.clientWidth).map(each =>"
+        " `${each.getAttribute('aria-label') || each.getAttribute('aria-labelledby')} ${each.scrollWidth}`)",
+    )
+    return found
+
+
+def overlapping(page: Page) -> list[str]:
+    """Cells of one row of a table that lie upon one another."""
+    return page.evaluate(_OVERLAPPING)  # type: ignore[no-any-return]
+
+
+def outside(page: Page, selector: str) -> list[str]:
+    """What of a page is not within the width of its window, and can be reached by scrolling a part of it at best."""
+    found: list[str] = page.eval_on_selector_all(
+        selector,
+        "all => all.filter(each => { const place = each.getBoundingClientRect(); return place.width &&"
+        " (place.left < 0 || place.right > document.documentElement.clientWidth) }).map(each => each.outerHTML)",
+    )
+    return found
 
 
 def shots() -> Path:

@@ -4,14 +4,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from postqueue_api.sandbox import Sandbox
 from postqueue_api.sandbox.sites import REFUSING
 from tests.dashboard import browsing
 from tests.dashboard.browsing import Complaints, Site
+from tests.dashboard.changing import preview
 from tests.dashboard.conftest import Pages
 from tests.live.mailbox import Mailbox
+from tests.live.test_operations import UNKNOWN_ID
 
 LONG = "a" * 60
 SENDER = f"{LONG}@{LONG}.example.com"
@@ -25,13 +27,26 @@ def queue_id(box: Sandbox) -> str:
 
 @pytest.fixture(scope="module")
 def operation_id(site: Site, queue_id: str) -> str:
-    """An operation that did something."""
-    body = {"action": "hold", "selection": {"queue_ids": [queue_id]}, "reason": LONG * 3}
+    """An operation that did something, and something not."""
+    body = {"action": "hold", "selection": {"queue_ids": [queue_id, UNKNOWN_ID]}, "reason": LONG * 3}
+    return str(site.ask("POST", "/v1/operations", body=body, prefer="wait=20").json()["operation_id"])
+
+
+@pytest.fixture(scope="module")
+def deleted(site: Site, box: Sandbox) -> str:
+    """An operation that deleted a message whose addresses have no place to break."""
+    queue_id = Mailbox(box).deferred(f"{LONG}@{REFUSING}", sender=SENDER)
+    body = {"action": "delete", "selection": {"queue_ids": [queue_id]}, "reason": LONG * 3}
     return str(site.ask("POST", "/v1/operations", body=body, prefer="wait=20").json()["operation_id"])
 
 
 PAGES = ("/login", "/", "/messages", "/messages?min_age=nonsense", "/messages/{queue_id}", "/operations",
-         "/operations/{operation_id}", "/trash", "/nothing-here", "preview", "help")  # fmt: skip
+         "/operations/{operation_id}", "/operations/{deleted}/restore", "/trash", "/nothing-here", "preview",
+         "help")  # fmt: skip
+
+
+TABLES = ("/messages", "/operations", "/operations/{operation_id}", "/operations/{deleted}", "/trash",
+          "/operations/{deleted}/restore")  # fmt: skip
 
 
 def visit(page: Page, site: Site, name: str, **names: str) -> None:
@@ -50,7 +65,9 @@ def visit(page: Page, site: Site, name: str, **names: str) -> None:
 
 
 @pytest.fixture
-def see(new_page: Pages, site: Site, complaints: Complaints, queue_id: str, operation_id: str) -> Callable[..., Page]:
+def see(
+    new_page: Pages, site: Site, complaints: Complaints, queue_id: str, operation_id: str, deleted: str
+) -> Callable[..., Page]:
     """Opens one of PAGES in a browser with these options: `see("/trash", locale="ja")`."""
     complaints.expected |= {400, 404}
 
@@ -58,7 +75,7 @@ def see(new_page: Pages, site: Site, complaints: Complaints, queue_id: str, oper
         page = new_page(**options)
         if name != "/login":
             browsing.enter(page, site, "admin-content")
-        visit(page, site, name, queue_id=queue_id, operation_id=operation_id)
+        visit(page, site, name, queue_id=queue_id, operation_id=operation_id, deleted=deleted)
         return page
 
     return open_
@@ -89,6 +106,55 @@ def test_at_twice_the_size_everything_is_still_there(see: Callable[..., Page], n
     page = see(name, viewport={"width": 640, "height": 450}, device_scale_factor=2)
     assert browsing.overflow(page) <= 0, widest(page)
     assert page.get_by_role("button", name="Log out").is_visible()
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", [*TABLES, "/messages?sender=" + SENDER, "preview"])
+def test_all_of_a_table_can_be_seen_and_nothing_lies_upon_anything(
+    see: Callable[..., Page], name: str, width: int, language: str
+) -> None:
+    page = see(name, viewport={"width": width, "height": 740}, locale=language)
+    assert page.locator("main tbody tr").count() > 0
+    assert browsing.scrolled(page) == []
+    assert browsing.overlapping(page) == []
+    assert browsing.outside(page, "main tbody :is(th, td, button, a)") == []
+
+
+def test_all_columns_of_the_messages_have_a_place_on_a_phone(see: Callable[..., Page], site: Site) -> None:
+    page = see("/messages", viewport={"width": 360, "height": 740})
+    page.get_by_text("Columns", exact=True).click()
+    for box in page.locator("[name=column]").all():
+        box.check()
+    page.locator(".column-choice button").click()
+    page.wait_for_url(f"{site.address}/messages")
+    assert page.locator("thead th").count() == 10
+    assert browsing.overlapping(page) == []
+    assert browsing.overflow(page) == 0
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_on_a_phone_the_search_is_folded_away_until_it_is_wanted(see: Callable[..., Page], scripts: bool) -> None:
+    page = see("/messages", viewport={"width": 360, "height": 740}, java_script_enabled=scripts)
+    first = page.locator("tr[data-queue-id]").first.bounding_box()
+    assert first is not None
+    assert first["y"] + 60 < 740, "the first message is on the first screen"
+    expect(page.locator("#search")).to_be_hidden()
+    page.get_by_role("link", name="Search").click()
+    expect(page.locator("#search")).to_be_visible()
+    expect(page.locator("#sender")).to_be_focused()
+    page.keyboard.type(SENDER)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/messages?sender=*")
+    expect(page.locator("#search")).to_be_visible()
+
+
+def test_the_search_key_unfolds_the_search_of_a_phone(see: Callable[..., Page]) -> None:
+    page = see("/messages", viewport={"width": 360, "height": 740})
+    page.keyboard.press("/")
+    expect(page.locator("#sender")).to_be_focused()
+    page.keyboard.type("j")
+    assert page.input_value("#sender") == "j"
 
 
 def widest(page: Page) -> list[str]:
@@ -141,6 +207,42 @@ def test_rows_are_walked_chosen_and_opened_with_keys(see: Callable[..., Page], s
     page.wait_for_url(f"{site.address}/messages/{ids[1]}*")
 
 
+def test_rows_of_two_tables_that_name_the_same_message_are_walked_one_after_the_other(see: Callable[..., Page]) -> None:
+    page = see("/operations/{operation_id}")
+    ids = page.locator("tr[data-queue-id]").evaluate_all("rows => rows.map(row => row.dataset.queueId)")
+    assert ids.count(UNKNOWN_ID) == 2
+    walked = []
+    for key in "jjj":
+        page.keyboard.press(key)
+        walked.append(current(page))
+        assert page.locator("tr[aria-current=true]").count() == 1
+        assert page.evaluate("document.activeElement.closest('tr').getAttribute('aria-current')") == "true"
+    assert walked == ids
+    page.keyboard.press("k")
+    assert page.locator("#operation-results tr[aria-current=true]").count() == 1
+
+
+def test_a_row_without_a_link_gets_the_focus_itself(see: Callable[..., Page], site: Site, box: Sandbox) -> None:
+    queue_id = Mailbox(box).deferred()
+    assert site.ask("DELETE", f"/v1/messages/{queue_id}").status == 200
+    page = see("/trash")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.dataset.queueId") == current(page) == queue_id
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.url == f"{site.address}/trash", "nothing is restored by a key too many"
+
+
+@pytest.mark.parametrize("name", ["/", "/operations", "/messages/{queue_id}", "preview"])
+def test_the_search_key_leads_to_the_search_of_messages_where_there_is_none(
+    see: Callable[..., Page], site: Site, name: str
+) -> None:
+    page = see(name)
+    page.keyboard.press("/")
+    page.wait_for_url(f"{site.address}/messages#sender")
+    expect(page.locator("#sender")).to_be_focused()
+
+
 def test_keys_lead_to_the_pages_to_the_search_and_to_the_help(see: Callable[..., Page], site: Site) -> None:
     page = see("/")
     for key, address in (("m", "/messages"), ("t", "/trash"), ("h", "/operations"), ("o", "/")):
@@ -187,7 +289,9 @@ def test_colours_are_those_of_the_system_until_somebody_chooses(
     page.reload()
     assert page.evaluate(ground) != at_first
     page.get_by_role("button", name="Auto", exact=True).click()
-    page.wait_for_function(f"{ground} === '{at_first}'")
+    page.wait_for_url(f"{site.address}/trash")
+    expect(page.locator("html")).to_have_attribute("data-theme", "auto")
+    assert page.evaluate(ground) == at_first
 
 
 def test_the_language_is_that_of_the_browser_until_somebody_chooses(see: Callable[..., Page], site: Site) -> None:
@@ -199,6 +303,45 @@ def test_the_language_is_that_of_the_browser_until_somebody_chooses(see: Callabl
     assert page.locator("h1").inner_text() == "Messages"
     page.goto(f"{site.address}/trash")
     assert page.get_attribute("html", "lang") == "en", "it is remembered"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_other_colours_and_words_leave_a_preview_as_it_was_with_all_that_was_typed(
+    see: Callable[..., Page], site: Site, scripts: bool
+) -> None:
+    page = see("/messages?sender=" + SENDER, java_script_enabled=scripts)
+    page.get_by_text(re.compile("that match")).click()
+    page.locator("details.bar button[value=delete]").click()
+    page.wait_for_url(f"{site.address}/preview")
+    title = page.locator("h1").inner_text()
+    page.fill("#why", "half a reason")
+    page.locator("[name=no_copy]").check()
+    page.get_by_role("button", name="Dark", exact=True).click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_role("button", name="日本語").click()
+    expect(page.locator("html")).to_have_attribute("lang", "ja")
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    assert page.get_attribute("html", "data-theme") == "dark"
+    assert page.locator("h1").inner_text() == title
+    assert page.locator(".conditions").inner_text() == f"Sender {SENDER}"
+    assert (page.input_value("#why"), page.locator("[name=no_copy]").is_checked()) == ("half a reason", True)
+    expect(page.get_by_role("link", name="Back, and do nothing")).to_have_attribute(
+        "href", f"/messages?sender={SENDER}"
+    )
+    page.goto(f"{site.address}/trash")
+    assert (page.get_attribute("html", "data-theme"), page.get_attribute("html", "lang")) == ("dark", "en")
+
+
+def test_enter_in_a_field_of_a_preview_does_what_its_button_says(
+    see: Callable[..., Page], site: Site, box: Sandbox
+) -> None:
+    queue_id = Mailbox(box).deferred()
+    page = see("/trash")
+    preview(page, ("action", "hold"), ("queue_ids", queue_id))
+    page.focus("#why")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.address}/operations/op-*")
 
 
 def test_everything_works_without_a_script(new_page: Pages, site: Site) -> None:

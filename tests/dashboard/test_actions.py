@@ -182,6 +182,30 @@ def test_a_running_operation_shows_how_far_it_is_and_can_be_cancelled(
     assert (answer.status, "The operation is over already." in answer.text()) == (409, True)
 
 
+_HEAR = """
+window.heard = [];
+new MutationObserver(() => window.heard.push(document.getElementById('operation-said').textContent))
+  .observe(document.getElementById('operation-said'), {childList: true, characterData: true, subtree: true});
+"""
+
+
+def test_the_end_of_an_operation_is_announced_and_not_each_of_its_steps(
+    admin: Page, site: Site, mailbox: Mailbox
+) -> None:
+    queue_ids = several(mailbox, 8)
+    preview(admin, ("action", "flush"), ("queue_ids", " ".join(queue_ids)))
+    admin.fill("#max_per_second", "2")
+    confirm(admin)
+    expect(admin.locator(".op-state")).to_have_text("Running")
+    said = admin.locator("#operation-said")
+    expect(said).to_have_text("Running: scheduled")
+    admin.evaluate(_HEAR)
+    steps = re.compile("^[5-7] of 8")
+    expect(admin.locator("#progress-text")).to_have_text(steps)
+    expect(said).to_have_text("Done: scheduled 8")
+    assert (said.get_attribute("role"), admin.evaluate("window.heard")) == ("status", ["Done: scheduled 8"])
+
+
 def test_who_may_only_look_sees_no_buttons_and_what_they_forge_is_refused(
     page: Page, login: Login, site: Site, mailbox: Mailbox
 ) -> None:

@@ -1,6 +1,8 @@
 """Login, session and logout: who gets in, what a cookie is worth, and what a page of another site can do with it."""
 
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Page
@@ -83,6 +85,36 @@ def test_a_link_on_another_site_opens_the_page_for_who_is_logged_in(
     page.locator(".who").wait_for()
 
 
+@pytest.fixture
+def neighbour(site: Site) -> Iterator[str]:
+    """A page on another port of the same host, which for browsers is another origin of the same site."""
+    text = f'<title>x</title><img alt="" src="{site.address}/trash"><a href="{site.address}/trash?x=1">Trash</a>'
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/" else 204)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(text.encode() if self.path == "/" else b"")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is named there
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_link_of_another_port_opens_the_page_and_logs_nobody_out(page: Page, site: Site, neighbour: str) -> None:
+    browsing.enter(page, site, "viewer")
+    with page.expect_request(f"{site.address}/trash"):  # the image
+        page.goto(neighbour, wait_until="load")
+    page.get_by_role("link", name="Trash").click()
+    page.wait_for_url(f"{site.address}/trash?x=1")
+    page.locator(".who").wait_for()
+
+
 def test_a_form_on_another_site_changes_nothing(
     page: Page, site: Site, login: Callable[..., None], complaints: Complaints
 ) -> None:
@@ -102,6 +134,18 @@ def test_a_form_on_another_site_changes_nothing(
     assert answered.value.status in (401, 403)
     page.goto(f"{site.address}/trash")
     page.locator(".who").wait_for()
+
+
+@pytest.mark.parametrize("path", ["/", "/trash", "/login?next=/trash"])
+@pytest.mark.parametrize("headers", [{"sec_fetch_site": "same-site"}, {"sec_fetch_site": "cross-site"}])
+def test_a_page_that_another_origin_asks_for_leaves_the_cookie_alone_and_comes_at_the_second_try(
+    operator: Visitor, path: str, headers: dict[str, str]
+) -> None:
+    answer = operator.ask("GET", path, **headers)
+    assert (answer.status, answer.headers.get("Set-Cookie")) == (200, None)
+    assert f'content="0;url={path}"' in answer.body.decode()
+    assert "operator" not in answer.body.decode()
+    assert operator.is_in()
 
 
 # What a cookie is worth.
@@ -310,6 +354,26 @@ def test_every_form_needs_the_token(operator: Visitor) -> None:
     for path in [path for method, path in pages() if method == "POST"]:
         assert operator.ask("POST", path, {}).status == 403, path
     assert operator.is_in()
+
+
+@pytest.mark.parametrize(
+    ("language", "title", "sentence"),
+    [
+        ("en", "The form belongs to a session that has ended", "Nothing was done. Go back, load that page again,"),
+        ("ja", "フォームのセッションは終了しています", "何も実行していません。"),
+    ],
+)
+def test_a_form_of_another_session_is_told_as_such_with_the_way_out(
+    operator: Visitor, language: str, title: str, sentence: str
+) -> None:
+    text = operator.ask("POST", "/preview", {"csrf_token": "old"}, accept_language=language).body.decode()
+    assert f'<h1 id="problem-title">{title}</h1>' in text
+    assert sentence in text
+    assert 'lang="en">The form does not carry the token' in text
+    foreign = operator.ask("POST", "/login", {}, origin=FOREIGN, accept_language=language).body.decode()
+    assert (
+        "The form was sent by another page" if language == "en" else "別のページから送信されたフォームです"
+    ) in foreign
 
 
 # The record and the limits.

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from postqueue_api.queue import samples
 from postqueue_api.queue.samples import Ring, Sample
 from postqueue_api.queue.snapshot import QUEUE_NAMES
-from postqueue_api.sandbox import Sandbox, fresh_directory, processes
+from postqueue_api.sandbox import Sandbox, processes
 from tests.dashboard import browsing
 from tests.dashboard.browsing import Site
 from tests.dashboard.conftest import Pages
@@ -23,7 +23,6 @@ from tests.live.mailbox import Mailbox
 
 Login = Callable[..., None]
 PHONE = {"width": 360, "height": 740}
-LIVE_MILLISECONDS = 40_000
 
 
 def card(page: Page, queue_name: str) -> str:
@@ -100,11 +99,17 @@ def test_the_table_of_ages_is_that_of_the_api_by_either_domain(new_page: Pages, 
         page.get_by_role("link", name=title).click()
         page.wait_for_url(f"**/?ages={by}")
         assert page.get_by_role("link", name=title).get_attribute("aria-current") == "true"
-        body = site.ask("GET", f"/v1/ages?by={by}&first=15m&columns=9&limit=8", Cache_Control="max-age=3600").json()
+        body = site.ask("GET", f"/v1/ages?by={by}&first=15m&columns=9&limit=7", Cache_Control="max-age=3600").json()
         rows = [row.inner_text().replace(",", "").split() for row in page.locator(".heat tbody tr").all()]
         assert rows == [
-            [row["key"] or "(none)", *(str(count) for count in (row["total"], *row["counts"]))] for row in body["rows"]
+            [row["key"] or "(none)", *(str(count) for count in (row["total"], *row["counts"]))]
+            for row in ({**body["total"], "key": "TOTAL"}, *body["rows"])
         ]
+        addresses = page.locator(".heat .total a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+        first, *others = [(urlsplit(each).path, parse_qs(urlsplit(each).query)) for each in addresses]
+        assert first == ("/messages", {})
+        assert others
+        assert all(path == "/messages" and set(query) <= {"min_age", "max_age"} and query for path, query in others)
 
 
 def test_without_a_script_the_page_says_the_same(new_page: Pages, login: Login) -> None:
@@ -119,13 +124,29 @@ def test_without_a_script_the_page_says_the_same(new_page: Pages, login: Login) 
     assert told[0][1:] == told[1][1:]
 
 
-def test_an_operator_flushes_the_queue_and_is_told_what_that_means(page: Page, site: Site, login: Login) -> None:
+def test_a_flush_of_all_that_is_deferred_is_shown_first_and_is_an_operation_of_the_history(
+    page: Page, site: Site, login: Login
+) -> None:
     login(page, "operator")
+    before = site.ask("GET", "/v1/operations?limit=1").json()["operations"]
     page.get_by_role("button", name="Flush now").click()
-    page.wait_for_url("**/?notice=flushed")
-    assert "was asked to try everything" in page.locator(".note.good").inner_text()
-    found = [line for line in site.service.audit() if line.get("action") == "flush" and line["actor"] == "operator"]
-    assert [line["outcome"] for line in found] == ["scheduled"]
+    page.wait_for_url("**/preview")
+    count = site.ask("GET", "/v1/messages?queue_name=deferred&limit=1").json()["total"]
+    expect(page.locator("h1")).to_have_text(f"Try to deliver {count} messages now?")
+    assert page.locator(".conditions").inner_text() == "Queue deferred"
+    expect(page.get_by_role("link", name="Back, and do nothing")).to_have_attribute("href", "/")
+    assert site.ask("GET", "/v1/operations?limit=1").json()["operations"] == before, "nothing is done yet"
+    page.fill("#why", "ticket 9")
+    page.fill("#max_per_second", "0.5")
+    page.locator("#change button").click()
+    page.wait_for_url("**/operations/op-*")
+    path = page.url.removeprefix(site.address)
+    found = site.ask("GET", f"/v1{path}").json()
+    assert site.ask("POST", f"/v1{path}/cancel").status == 200
+    assert (found["action"], found["actor"], found["reason"], found["max_per_second"]) == (
+        *("flush", "operator", "ticket 9", 0.5),
+    )
+    assert found["selection"] == {"queue_name": ["deferred"]}
 
 
 def test_mail_that_arrives_is_shown_without_a_reload(page: Page, mailbox: Mailbox, login: Login) -> None:
@@ -134,7 +155,7 @@ def test_mail_that_arrives_is_shown_without_a_reload(page: Page, mailbox: Mailbo
     page.evaluate("window.stayed = true")
     mailbox.held()
     strong = page.locator("#overview-queues li", has=page.get_by_role("link", name="hold")).locator("strong")
-    expect(strong).to_have_text(str(before + 1), timeout=LIVE_MILLISECONDS)
+    browsing.until(page, lambda: strong.inner_text() == str(before + 1))
     assert page.evaluate("window.stayed") is True
 
 
@@ -174,7 +195,8 @@ def quiet_site(box: Sandbox) -> Iterator[Site]:
 
 
 def test_the_length_of_the_queue_is_drawn_with_its_gap_and_told_as_a_table(page: Page, quiet_site: Site) -> None:
-    browsing.log_in(page, quiet_site, "viewer")
+    browsing.enter(page, quiet_site, "viewer")
+    page.goto(f"{quiet_site.address}/")
     assert "No samples of that time yet" in page.locator("#overview-depth").inner_text()
     write_samples(quiet_site)
     page.get_by_role("link", name="24 h").click()
@@ -205,7 +227,8 @@ def test_it_fits_any_window_in_both_languages_and_themes(
 ) -> None:
     write_samples(quiet_site)
     page = new_page(locale=locale, color_scheme=scheme, viewport=viewport)
-    browsing.log_in(page, quiet_site, who)
+    browsing.enter(page, quiet_site, who)
+    page.goto(f"{quiet_site.address}/")
     assert browsing.overflow(page) == 0
     name = f"overview-{locale[:2]}-{scheme}-{viewport['width']}.png"
     page.screenshot(path=browsing.shots() / name, full_page=True)
@@ -217,7 +240,8 @@ def test_nobody_is_kept_from_using_it(
 ) -> None:
     write_samples(quiet_site)
     page = new_page(viewport=viewport)
-    browsing.log_in(page, quiet_site, "operator")
+    browsing.enter(page, quiet_site, "operator")
+    page.goto(f"{quiet_site.address}/")
     page.get_by_text("As a table").click()
     accessible(page)
 
@@ -259,25 +283,28 @@ def answering(box: Sandbox) -> Iterator[Answering]:
 def test_when_postfix_is_down_what_was_known_last_is_shown_as_such_until_it_is_up_again(
     page: Page, answering: Answering, accessible: Callable[[Page], None]
 ) -> None:
-    browsing.log_in(page, answering.site, "operator")
+    browsing.enter(page, answering.site, "operator")
+    page.goto(f"{answering.site.address}/")
     answering.says(DOWN)
-    expect(page.locator("#overview-state")).to_contain_text("Postfix is down", timeout=LIVE_MILLISECONDS)
+    browsing.until(page, lambda: "Postfix is down" in page.locator("#overview-state").inner_text())
     expect(page.locator("#overview-notes")).to_contain_text("Nothing is known of the queue now.")
     expect(page.locator("#overview-notes")).to_contain_text("Below is what was known")
     assert card(page, "deferred") == known_last(answering.site, "deferred")
     assert "old" in str(page.locator("#overview-queues").get_attribute("class"))
+    expect(page.locator("#live")).to_have_text("Postfix is down. Nothing is known of the queue now.")
     assert "Not known." in page.locator("#overview-operations").inner_text()
     assert len(links(page, "reasons")) >= 3
     page.screenshot(path=browsing.shots() / "overview-down.png", full_page=True)
     accessible(page)
     answering.is_real()
-    expect(page.locator("#overview-state")).to_contain_text("Postfix is running", timeout=LIVE_MILLISECONDS)
+    browsing.until(page, lambda: "Postfix is running" in page.locator("#overview-state").inner_text())
     expect(page.locator("#overview-notes")).not_to_contain_text("Nothing is known")
 
 
 def test_when_nothing_was_ever_known_nothing_is_shown_as_zero(page: Page, answering: Answering) -> None:
     answering.says(DOWN)
-    browsing.log_in(page, answering.site, "viewer")
+    browsing.enter(page, answering.site, "viewer")
+    page.goto(f"{answering.site.address}/")
     assert "mail_system_down" in page.locator("#overview-notes").inner_text()
     for part in ("queues", "ages", "reasons", "sites", "senders", "operations"):
         assert "Not known." in page.locator(f"#overview-{part}").inner_text()
@@ -287,7 +314,8 @@ def test_when_nothing_was_ever_known_nothing_is_shown_as_zero(page: Page, answer
 def test_without_a_listing_the_last_sample_tells_what_was_known(page: Page, answering: Answering) -> None:
     answering.says(DOWN)
     write_samples(answering.site)
-    browsing.log_in(page, answering.site, "viewer")
+    browsing.enter(page, answering.site, "viewer")
+    page.goto(f"{answering.site.address}/")
     assert card(page, "hold") == "6"
     assert "Below is what was known" in page.locator("#overview-notes").inner_text()
     assert "Size \N{EN DASH}" in page.locator("#overview-queues").inner_text()
@@ -304,7 +332,8 @@ def test_numbers_of_a_listing_that_broke_off_are_said_to_be_least_numbers(
         "recipients": [],
     }
     answering.says(BROKE_OFF, "".join(json.dumps({**row, "queue_id": f"A00000{number}"}) + "\n" for number in range(3)))
-    browsing.log_in(page, answering.site, "viewer")
+    browsing.enter(page, answering.site, "viewer")
+    page.goto(f"{answering.site.address}/")
     assert card(page, "deferred") == "at least 3"
     assert "These numbers are not complete." in page.locator("#overview-notes").inner_text()
     accessible(page)
@@ -318,22 +347,32 @@ def test_without_an_agent_the_last_numbers_stay_and_the_reason_is_told(page: Pag
             processes.wait_until(lambda: services.listens(agent.agent_socket), 30)
             with services.started(box, given, command="web") as web:
                 site = Site(box, web)
-                browsing.log_in(page, site, "viewer")
+                browsing.enter(page, site, "viewer")
+                page.goto(f"{site.address}/")
                 agent.stop()
-                expect(page.locator("#overview-notes")).to_contain_text("agent_unavailable", timeout=LIVE_MILLISECONDS)
+                notes = page.locator("#overview-notes")
+                browsing.until(page, lambda: "agent_unavailable" in notes.inner_text())
                 assert card(page, "deferred") == known_last(site, "deferred")
                 assert "Whether Postfix runs is not known" in page.locator("#overview-state").inner_text()
 
 
-def test_a_postfix_that_is_stopped_is_said_to_be_down_though_its_queue_can_be_read(page: Page) -> None:
-    with Sandbox(fresh_directory()) as box:
-        Mailbox(box).held()
-        with browsing.site_of(box, snapshot_max_age_seconds="1") as site:
-            browsing.log_in(page, site, "operator")
-            box.stop_postfix()
-            expect(page.locator("#overview-state")).to_contain_text("Postfix is down", timeout=LIVE_MILLISECONDS)
-            expect(page.locator("#overview-notes")).to_contain_text("Nothing is delivered")
-            assert card(page, "hold") == "1"
+def test_a_postfix_that_is_stopped_is_said_to_be_down_though_its_queue_can_be_read(
+    page: Page, quiet: Site, quiet_box: Sandbox
+) -> None:
+    Mailbox(quiet_box).held()
+    browsing.enter(page, quiet, "operator")
+    page.goto(f"{quiet.address}/")
+    held = card(page, "hold")
+    quiet_box.stop_postfix()
+    try:
+        browsing.until(page, lambda: "Postfix is down" in page.locator("#overview-state").inner_text())
+        expect(page.locator("#overview-notes")).to_contain_text("Nothing is delivered")
+        expect(page.locator("#live")).to_have_text(
+            "Postfix is down: nothing is delivered. The queue itself could be read."
+        )
+        assert card(page, "hold") == held != "0"
+    finally:
+        quiet_box.start_postfix()
 
 
 def full_listing() -> str:

@@ -133,6 +133,16 @@ def test_a_known_certificate_logs_in_by_itself_and_its_session_needs_the_token(
     assert visitor.cookies == {}
 
 
+def test_the_login_is_not_shown_to_a_known_certificate_but_after_a_logout(secured: Site, authority: Authority) -> None:
+    visitor = Visitor(secured, trust=trusting(authority, "monitor"))
+    for notice in ("", "&notice=ended"):
+        answer = visitor.ask("GET", f"/login?next=/trash{notice}")
+        assert (answer.status, answer.headers["Location"]) == (303, "/trash")
+        visitor.cookies.clear()
+    assert b"You are logged out." in visitor.ask("GET", "/login?notice=logged_out").body
+    assert visitor.cookies == {}
+
+
 def test_a_page_of_another_site_has_no_use_of_a_certificate(secured: Site, authority: Authority) -> None:
     visitor = Visitor(secured, trust=trusting(authority, "monitor"))
     assert visitor.ask("POST", "/v1/flush", origin="https://evil.example").status == 403
@@ -144,10 +154,11 @@ def test_a_page_of_another_site_has_no_use_of_a_certificate(secured: Site, autho
 
 
 def test_a_certificate_of_nobody_leads_to_the_login(secured: Site, authority: Authority) -> None:
-    visitor = Visitor(secured, trust=trusting(authority, "stranger"))
+    visitor, before = Visitor(secured, trust=trusting(authority, "stranger")), len(secured.service.audit())
     assert visitor.ask("GET", "/").headers["Location"] == "/login?next=/"
+    assert visitor.ask("GET", "/login?next=/").status == 200
     assert visitor.cookies == {}
-    last = secured.service.audit()[-1]
+    (last,) = secured.service.audit()[before:]  # one refusal, not another for the login
     assert (last["event"], last["reason"], last["certificate"]) == ("refused", "certificate", "commonName=stranger")
     assert visitor.log_in("operator").status == 303
     assert "operator" in visitor.ask("GET", "/trash").body.decode()

@@ -50,8 +50,9 @@ def look_again() -> Response:
 
 @actions.post("/preview")
 def show_preview() -> Response:
-    """What would be done; nothing is."""
-    return _preview(Chosen.of_form(request.form), Answers(why=request.form.get("why", "").strip()))
+    """What would be done; nothing is. With what was typed before, when it is shown in other colours or words."""
+    page.choose_theme()
+    return _preview(Chosen.of_form(request.form), Answers.of_form(request.form))
 
 
 @actions.post("/changes")
@@ -71,7 +72,7 @@ def show_opposite(operation_id: str) -> Response:
     """The preview of what undoes a hold or a release, for the messages to which that was done."""
     operation = inside.ask("GET", f"/v1/operations/{operation_id}").body
     if operation["action"] not in OPPOSITES:
-        raise _not_accepted("action", ", ".join(OPPOSITES))
+        raise _not_accepted("action")
     action, outcome = OPPOSITES[operation["action"]]
     queue_ids = list(_queue_ids(operation_id, outcome))
     return _preview(Chosen(action, {"queue_ids": queue_ids} if queue_ids else {}), Answers())
@@ -95,9 +96,9 @@ def _body(chosen: Chosen, answers: Answers) -> dict[str, Any]:
     """The body of POST /v1/operations. Raises Problem."""
     expected = whole_number(answers.expected_count)
     if expected is None or not answers.key:
-        raise _not_accepted("expected_count", "what the preview said")
+        raise _not_accepted("expected_count")
     if chosen.is_final and expected > 1 and whole_number(answers.count) != expected:
-        raise _not_accepted("count", str(expected))
+        raise _not_accepted("count")
     body: dict[str, Any] = {
         "action": chosen.action,
         "selection": chosen.selection,
@@ -129,13 +130,15 @@ def _preview(chosen: Chosen, answers: Answers, problem: Problem | None = None) -
         moving=0 if found is None else sum(found["queues"].get(name, 0) for name in _MOVING),
         groups=_GROUPS,
         back=page.local(request.form.get("back"), chosen.address),
+        resent=url_for("dashboard.actions.show_preview") if found and found["expected_count"] else None,
         key=secrets.token_urlsafe(18),
     )
 
 
-def _not_accepted(field: str, accepted: str) -> Problem:
+def _not_accepted(field: str) -> Problem:
+    """What is accepted instead is told in words of the catalogue, at the field."""
     detail = f"{field} is not accepted."
-    return Problem({"status": 400, "code": "invalid_argument", "detail": detail, "field": field, "accepted": accepted})
+    return Problem({"status": 400, "code": "invalid_argument", "detail": detail, "field": field})
 
 
 def whole_number(text: str) -> int | None:
@@ -148,5 +151,5 @@ def pace(text: str) -> float:
     """Messages a second, as people type them. Raises Problem."""
     plain = unicodedata.normalize("NFKC", text).replace(",", ".")
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", plain, re.ASCII) is None:
-        raise _not_accepted("max_per_second", "a number above 0, at most 10000")
+        raise _not_accepted("max_per_second")
     return float(plain)

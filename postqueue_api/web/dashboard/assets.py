@@ -16,12 +16,28 @@ assets = Blueprint("assets", __name__)
 KINDS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
+_TEXT = re.compile(rb"""("(?:\\.|[^"\\])*"|`[^`]*`)""")
+
+
 def _read(name: str) -> bytes:
-    """A file without its indentation, a script without its lines of comments, a stylesheet without needless spaces."""
+    """A file without its indentation; a script and a stylesheet without their comments and needless spaces."""
     lines = [line.strip() for line in resources.files(__package__).joinpath("static", name).read_bytes().splitlines()]
     if name.endswith(".css"):
-        lines = [re.sub(rb"(?<=[:;,{}]) +| +(?=[{}])", b"", line) for line in lines]
-    return b"".join(line + b"\n" for line in lines if line and not (name.endswith(".js") and line.startswith(b"//")))
+        lines = [re.sub(rb"(?<=[:;,{}]) +| +(?=[{}])", b"", re.sub(rb" */\*.*?\*/", b"", line)) for line in lines]
+    if name.endswith(".js"):
+        lines = [_squeezed(line) for line in lines]
+    ends = (b";", b"{", b"}", b",") if name.endswith(".css") else (b";", b"{", b",")
+    return b"".join(line if line.endswith(ends) else line + b"\n" for line in lines if line)
+
+
+def _squeezed(line: bytes) -> bytes:
+    """A line of a script without its comment and without the spaces that only people need; its texts as they are.
+
+    Of two signs the second keeps its space, because + + is another operator than ++.
+    """
+    parts = _TEXT.split(re.sub(rb"^//.*|(?<=[;{]) // .*", b"", line))
+    parts[::2] = [re.sub(rb" ?([=<>!?:&|*/,;(){}\[\]]|[+-](?! ?[+-])) ?", rb"\1", part) for part in parts[::2]]
+    return b"".join(parts)
 
 
 def _parts(suffix: str) -> list[str]:

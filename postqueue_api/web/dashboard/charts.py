@@ -48,20 +48,29 @@ class Bar:
     note: Markup = Markup()
 
 
-def heat_map(head: Sequence[str | Markup], rows: Sequence[HeatRow], caption: str | Markup) -> Markup:
-    """A table whose cells are the darker the more they count. `head`: of the labels, the totals and each column."""
+def heat_map(
+    head: Sequence[str | Markup], rows: Sequence[HeatRow], caption: str | Markup, total: HeatRow | None = None
+) -> Markup:
+    """A table whose cells are the darker the more they count. `head`: of the labels, the totals and each column.
+
+    `total`: a row above the others, which says nothing about how dark these are, and is not coloured itself.
+    """
     most = max((count for row in rows for count, _ in row.cells), default=0)
     columns = Markup().join(Markup('<th scope="col">{}</th>').format(_text(each)) for each in head)
-    lines = Markup().join(
-        Markup('<tr><th scope="row"><a href="{}">{}</a></th><td>{:,}</td>{}</tr>').format(
-            row.href, _text(row.label), row.total, Markup().join(_cell(*cell, most) for cell in row.cells)
-        )
-        for row in rows
-    )
+    lines = Markup().join(_line(row, most) for row in rows)
+    if total is not None:
+        lines = _line(total, None) + lines
     return Markup(
         '<table class="rows counts heat"><caption class="quiet">{}</caption>'
         "<thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
     ).format(_text(caption), columns, lines)
+
+
+def _line(row: HeatRow, most: int | None) -> Markup:
+    kind = Markup(' class="total"') if most is None else ""
+    return Markup('<tr{}><th scope="row"><a href="{}">{}</a></th><td>{:,}</td>{}</tr>').format(
+        kind, row.href, _text(row.label), row.total, Markup().join(_cell(*cell, most) for cell in row.cells)
+    )
 
 
 def level(count: int, most: int) -> int:
@@ -77,7 +86,7 @@ def bars(rows: Sequence[Bar]) -> Markup:
     most = max((row.value for row in rows), default=0) or 1
     items = (
         Markup(
-            '<li><a href="{}">{} <b>{:,}</b></a>{}<svg aria-hidden="true"><rect width="{:.1f}%" height="9"/></svg></li>'
+            '<li><a href="{}">{} <b>{:,}</b></a>{}<svg aria-hidden="true"><rect width="{:.1f}%"/></svg></li>'
         ).format(row.href, _text(row.label), row.value, row.note, 100 * row.value / most)
         for row in rows
     )
@@ -218,7 +227,9 @@ def _text(label: str | Markup) -> Markup:
     return Markup("<bdi>{}</bdi>").format(label) if isinstance(label, Markup) else foreign(label)
 
 
-def _cell(count: int, href: str, most: int) -> Markup:
+def _cell(count: int, href: str, most: int | None) -> Markup:
     if not count:
         return Markup("<td>0</td>")
+    if most is None:
+        return Markup('<td><a href="{}">{:,}</a></td>').format(href, count)
     return Markup('<td class="h{}"><a href="{}">{:,}</a></td>').format(level(count, most), href, count)

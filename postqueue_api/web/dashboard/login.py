@@ -39,17 +39,22 @@ def guard() -> Response | None:
     g.principal, g.session = found.principal, found
     if request.method not in ("GET", "HEAD") and (origin.is_foreign() or not session.has_token(found)):
         audit.refused("csrf", name=found.principal.name)
-        raise Forbidden("The form is too old or is not one of ours. Load the page again, then send it.")
+        kind = "foreign_form" if origin.is_foreign() else "stale_form"
+        raise Forbidden("The form does not carry the token of this session, or another page sent it.", told_as=kind)
     return None
 
 
 @login.get("/login")
 def show_login() -> Response:
-    """The form; who is logged in already is sent on."""
-    following = page.local(request.args.get("next"))
-    if session.current() is not None:
+    """The form; who is logged in already, or has a certificate and did not just log out, is sent on."""
+    proxy.check()
+    context().limits.admit_address()
+    if origin.is_foreign():
+        return _again()
+    following, notice = page.local(request.args.get("next")), request.args.get("notice")
+    if session.current() is not None or (notice != "logged_out" and _by_certificate(is_asked=False) is not None):
         return _see(following)
-    return page.render("login.html", following=following, notice=request.args.get("notice"))
+    return page.render("login.html", following=following, notice=notice)
 
 
 @login.post("/login")
@@ -59,7 +64,7 @@ def log_in() -> Response:
     context().limits.admit_address()
     if not origin.is_ours():
         audit.refused("csrf", name=None)
-        raise Forbidden("This form was sent by another page. Open the login page, then send it.")
+        raise Forbidden("This form was sent by another page. Open the login page first.", told_as="foreign_form")
     name, following = request.form.get("name", ""), page.local(request.form.get("next"))
     principal = _known(name, request.form.get("password", ""))
     if principal is None:
@@ -90,10 +95,8 @@ def keep_theme() -> Response:
     """Remember the colours that the reader chose. Anybody may, and nothing else is changed by it."""
     proxy.check()
     context().limits.admit_address()
-    response = _see(page.local(request.form.get("next")))
-    if request.form.get("theme") in page.THEMES:
-        page.keep(response, page.THEME_COOKIE, request.form["theme"])
-    return response
+    page.choose_theme()
+    return _see(page.local(request.form.get("next")))
 
 
 def hand_out(response: Response) -> Response:
@@ -122,15 +125,17 @@ def _store() -> Store:
     return store
 
 
-def _by_certificate() -> session.Session | None:
+def _by_certificate(*, is_asked: bool = True) -> session.Session | None:
+    """`is_asked`: a certificate that nobody knows is a refusal; the login shows its form instead."""
     shown = proxy.certificate()
     if shown is None or origin.is_foreign():
         return None
     subject, names = shown
     principal = _store().verify_certificate(names)
     if principal is None:
-        audit.refused("certificate", name=None, certificate=subject)
-        context().limits.note_refusal()
+        if is_asked:
+            audit.refused("certificate", name=None, certificate=subject)
+            context().limits.note_refusal()
         return None
     g.session_cookie = _begin(principal, "certificate")
     return session.sessions().find(g.session_cookie)
@@ -140,14 +145,21 @@ def _to_login() -> Response:
     """The login, which leads back here; for a form that was sent a problem instead, for it would be lost."""
     if request.method not in ("GET", "HEAD"):
         raise Unauthorized("The session has ended. Log in again in another tab, then send this form again.")
-    if request.headers.get("Sec-Fetch-Site") == "cross-site":
-        # A browser keeps a SameSite=Strict cookie to itself when a link of another site is followed; not when our own
-        # page asks again.
-        return page.render("again.html", address=page.local(request.full_path.rstrip("?")))
+    if origin.is_foreign():
+        return _again()
     response = _see("/login?next=" + quote(request.full_path.rstrip("?"), safe="/"))
     if session.was_shown():
         session.take_away(response)
     return response
+
+
+def _again() -> Response:
+    """Has the browser ask again, from a page of ours: what a page of another origin made it ask uses no session.
+
+    The cookie is left as it is. A browser keeps it to itself when a link of another site is followed, and of a link of
+    another port or a sibling host, which is the same site, is not known whether a person followed it.
+    """
+    return page.render("again.html", address=page.local(request.full_path.rstrip("?")))
 
 
 def _see(address: str) -> Response:

@@ -1,5 +1,7 @@
 """GET /operations and each of them: who did what when, how far it is, what became of each message; cancel and undo."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +19,7 @@ NOT_DONE = ("failed", "in_flight", "changed", "not_found", "already_delivered", 
 _ADMIN = ("delete", "expire", "restore")
 _ROWS = 50
 _NOT_DONE_ROWS = 20
+_TRASH_ROWS, _TRASH_PAGES, _SAMPLE_ROWS = 1000, 100, 10
 _WAIT = {"Prefer": "wait=1"}  # so that the page of a small operation shows its end at once
 
 
@@ -42,7 +45,7 @@ def save_results(operation_id: str) -> Response:
     return answer
 
 
-@operations.get("/operations/<operation_id>/<any(cancel, restore, opposite):change>")
+@operations.get("/operations/<operation_id>/<any(cancel, opposite):change>")
 def look_again(operation_id: str, change: str) -> Response:
     """What a form that was refused leads back to, for who reads it anew or in another language."""
     return _see(operation_id)
@@ -58,6 +61,13 @@ def cancel(operation_id: str) -> Response:
     return _see(operation_id)
 
 
+@operations.get("/operations/<operation_id>/restore")
+def preview_restore(operation_id: str) -> Response:
+    """What would come back of a delete; nothing does yet."""
+    operation = inside.ask("GET", f"/v1/operations/{operation_id}").body
+    return page.render("restore.html", operation=operation, found=_kept(operation))
+
+
 @operations.post("/operations/<operation_id>/restore")
 def restore(operation_id: str) -> Response:
     """Undo a delete: all that it removed and the trash still has."""
@@ -67,6 +77,36 @@ def restore(operation_id: str) -> Response:
     except Problem as problem:
         return _refused(operation_id, problem)
     return _see(done.body["operation_id"])
+
+
+def _kept(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trash still has of a delete: messages, bytes, how many were in which queue, until when, and some of it.
+
+    The trash has what was deleted last first, so it is read until all is found that the delete removed, or what was
+    kept before it began. `is_all` is False when that would be too much to read: there may be more then.
+    """
+    found: dict[str, Any] = {"messages": 0, "bytes": 0, "queues": Counter(), "until": None, "sample": []}
+    following: int | None = None
+    for _ in range(_TRASH_PAGES):
+        listed = inside.ask("GET", "/v1/trash", query={"limit": _TRASH_ROWS, "next": following}).body
+        for copy in listed["copies"]:
+            if copy["operation_id"] == operation["operation_id"] and copy["state"] == "kept":
+                _count(found, copy)
+        following, oldest = listed["next"], min((copy["kept_at"] for copy in listed["copies"]), default=0)
+        is_found = found["messages"] >= operation["outcomes"].get("removed", 0)
+        if is_found or following is None or oldest < operation["created_at"]:
+            return {**found, "is_all": True}
+    return {**found, "is_all": False}
+
+
+def _count(found: dict[str, Any], copy: Mapping[str, Any]) -> None:
+    found["messages"] += 1
+    found["bytes"] += copy["queue_file_bytes"]
+    found["queues"][copy["queue_name"]] += 1
+    if copy["expires_at"] is not None:
+        found["until"] = min(copy["expires_at"], found["until"] or copy["expires_at"])
+    if len(found["sample"]) < _SAMPLE_ROWS:
+        found["sample"].append(copy)
 
 
 def _refused(operation_id: str, problem: Problem) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, current_app, redirect, request
+from flask import Blueprint, Response, request
 from markupsafe import Markup
 
 from postqueue_api.web.dashboard import charts, formats, freshness, inside, page
@@ -18,9 +18,9 @@ overview = Blueprint("overview", __name__)
 AGES = ("recipient_domain", "sender_domain")
 HOURS = (1, 6, 24)
 _ROWS = 8
-_LABEL_CHARACTERS = 120
+_LABEL_CHARACTERS = 96
 _UNITS = ((3600, "h"), (60, "m"), (1, "s"))
-_COLUMNS = {"columns": 9, "first": "15m", "limit": _ROWS}
+_COLUMNS = {"columns": 9, "first": "15m", "limit": _ROWS - 1}  # and a row of all
 _ANY_AGE = {"Cache-Control": "max-age=31536000"}  # the listing that status was made from, or the last there was
 
 Body = Mapping[str, Any]
@@ -38,7 +38,6 @@ def show_overview() -> Response:
         "overview.html",
         state=state,
         known=known,
-        notice=request.args.get("notice"),
         ages=_heat_map(by),
         ages_choices=[(t(f"overview.by_{each}"), each == by, _here(ages=each)) for each in AGES],
         depth=_depth(ring, hours),
@@ -51,16 +50,9 @@ def show_overview() -> Response:
     )
 
 
-@overview.post("/flush")
-def flush() -> Response:
-    """Ask Postfix to try everything that is deferred, and say so on the page."""
-    inside.ask("POST", "/v1/flush", json={})
-    return current_app.make_response(redirect("/?notice=flushed", 303))
-
-
 def messages(selection: Body) -> str:
     """Where the messages of a selection are listed."""
-    return "/messages?" + urlencode(selection, doseq=True, safe="@:/,")
+    return "/messages?" + urlencode(selection, doseq=True, safe="@:/,") if selection else "/messages"
 
 
 def _chosen(name: str, values: Any, otherwise: str) -> str:
@@ -124,9 +116,15 @@ def _heat_map(by: str) -> Body | None:
         )
         for row in found["rows"]
     ]
+    total = HeatRow(
+        label=t("overview.all_domains"),
+        href=messages({}),
+        total=found["total"]["total"],
+        cells=[(count, messages(_given(span))) for count, span in zip(found["total"]["counts"], spans, strict=True)],
+    )
     older = t("overview.older", age=formats.age(bounds[-1]))
     head = [t(f"overview.column_{by}"), t("overview.total"), *(formats.age(bound) for bound in bounds), older]
-    return {"total": found["total"]["total"], "table": charts.heat_map(head, rows, t(f"overview.ages_{by}"))}
+    return {"total": found["total"]["total"], "table": charts.heat_map(head, rows, t(f"overview.ages_{by}"), total)}
 
 
 def _duration(seconds: int) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,11 +18,12 @@ from postqueue_api.web.dashboard.assets import address as asset
 from postqueue_api.web.dashboard.inside import Problem
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # What the script says, as data of the element in which it says it.
-LIVE_TEXTS = ("old", "down", "unknown", "silent", "ended", "login", "back")
+LIVE_TEXTS = ("old", "down", "stopped", "unknown", "silent", "forbidden", "limited", "refused", "gone", "became",
+              "ended", "login", "other", "reload", "back")  # fmt: skip
 THEME_COOKIE = "postqueue_api_theme"
 THEMES = ("auto", "light", "dark")
 # Address, the key of its name, and the key that is pressed after g.
@@ -30,7 +32,10 @@ PAGES = (("/", "shell.overview", "o"), ("/messages", "shell.messages", "m"), ("/
 
 
 def render(template: str, status: int = 200, **data: Any) -> Response:
-    """A page. Every template has t(), and besides `data` roles, principal, csrf_token, now and what the shell needs."""
+    """A page. Every template has t(), and besides `data` roles, principal, csrf_token, now and what the shell needs.
+
+    `resent`, if it is in `data`: where the page's form #change makes the same page again, in other colours for example.
+    """
     return Response(render_template(template, **_known(), **data), status, mimetype="text/html")
 
 
@@ -48,11 +53,18 @@ def _known() -> dict[str, Any]:
         "now": time.time(),
         "pages": [(address, key, press, _is_current(address)) for address, key, press in PAGES],
         "asset": asset,
+        "told_as": _told_as,
         "with_language": _with_language,
         "live_texts": LIVE_TEXTS,
         "here": request.full_path.rstrip("?"),
         "version": __version__,
     }
+
+
+def _told_as(members: Mapping[str, Any]) -> str:
+    """The key of the texts for a problem: as the page says that met it, else by its code."""
+    name = str(members.get("told_as") or members["code"])
+    return name if f"problem.title.{name}" in texts.CATALOGUE else "error"
 
 
 def roles() -> frozenset[str]:
@@ -80,8 +92,14 @@ def local(address: str | None, otherwise: str = "/") -> str:
 
 def theme() -> str:
     """The colours that the reader chose; auto: those of the system."""
-    chosen = request.cookies.get(THEME_COOKIE)
+    chosen = g.get("theme") or request.cookies.get(THEME_COOKIE)
     return chosen if chosen in THEMES else "auto"
+
+
+def choose_theme() -> None:
+    """Take the colours that a form names, for this page and from now on."""
+    if request.form.get("theme") in THEMES:
+        g.theme = request.form["theme"]
 
 
 def of_problem(error: Problem) -> Response:
@@ -126,6 +144,8 @@ def complete(response: Response) -> Response:
     # Without a referrer, browsers say `Origin: null` for our own forms too.
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    if "theme" in g:
+        keep(response, THEME_COOKIE, g.theme)
     if request.args.get("lang") in texts.LANGUAGES:
         keep(response, texts.COOKIE, request.args["lang"])
     return response

@@ -23,7 +23,8 @@ const dashboard = {
   ask(address, options = {}) {
     // Without a Cache-Control of our own browsers say no-cache here, which would have the queue listed anew each time.
     const headers = { "X-CSRF-Token": this.csrf, "Cache-Control": "no-transform", ...options.headers };
-    return fetch(address, { cache: "no-store", ...options, headers });
+    // The time limit holds for the reading of the answer too.
+    return fetch(address, { cache: "no-store", signal: AbortSignal.timeout(every.patience), ...options, headers });
   },
 };
 
@@ -71,7 +72,7 @@ document.addEventListener("change", ({ target }) => {
 // Live: the status is asked for; when it is another one, the page is asked for again, and what is live in it is put
 // in place.
 
-const every = { poll: 5000, operation: 1000, most: 60000, old: 30 };
+const every = { poll: 5000, operation: 1000, most: 60000, patience: 20000, old: 30 };
 const line = document.getElementById("live");
 let etag = null;
 let since = Date.now(); // when what is shown was true
@@ -79,6 +80,11 @@ let wait = every.poll;
 let timer = 0;
 let busy = false;
 let known = null; // the last status
+let ended = false; // the session of this page is not the browser's any more
+let gone = false; // the message of this page is not in the queue any more
+let isDue = false; // the page is to be asked for in any case
+
+const here = location.pathname + location.search;
 
 function say(kind, name, values = {}) {
   const text = name && line.dataset[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
@@ -86,10 +92,11 @@ function say(kind, name, values = {}) {
   line.dataset.shown = text ?? "";
   line.className = `live ${kind}`;
   line.textContent = text ?? "";
-  if (name === "ended") {
+  const label = { ended: "login", other: "reload", gone: "became" }[name];
+  if (label) {
     const link = document.createElement("a");
-    link.href = `/login?notice=ended&next=${encodeURIComponent(location.pathname + location.search)}`;
-    link.textContent = line.dataset.login;
+    link.href = name === "ended" ? `/login?notice=ended&next=${encodeURIComponent(here)}` : here;
+    link.textContent = line.dataset[label];
     line.append(" ", link);
   }
 }
@@ -106,25 +113,40 @@ function isTyped(field) {
 
 let moved = 0; // when the pointer moved last
 
-// Whether somebody works in it: has the focus or just now the pointer there, has typed or chosen something, or has
-// marked text to copy it.
+// Whether somebody works in it: has just now the pointer there, has the focus in a field, has typed or chosen something,
+// or has marked text to copy it.
 function isTouched(element) {
   if (Date.now() - moved < every.poll && element.matches(":hover")) return true;
   const marked = getSelection();
   if (!marked.isCollapsed && element.contains(marked.anchorNode)) return true;
-  return element.contains(document.activeElement) || [...element.querySelectorAll("input, select, textarea")].some(isTyped);
+  const active = document.activeElement;
+  if (active.matches(editable) && element.contains(active)) return true;
+  return [...element.querySelectorAll("input, select, textarea")].some(isTyped);
 }
 
 const sources = new WeakMap(); // live elements as they came from the server
 const note = (root) => root.querySelectorAll("[data-live][id]").forEach((each) => sources.set(each, each.outerHTML));
 const blocked = new Set(); // identifiers of those that could not be replaced
 
+const signs = ["href", "formaction", "name", "value", "data-queue-id", "data-row", "aria-label"];
+const signOf = (each) => each.id || [each.tagName, ...signs.map((name) => each.getAttribute(name))].join("\n");
+
+// Gives the focus to what stands in the place of an element; when that is gone, to the table that it was in.
+function focusTwin(older, newer) {
+  const twin = [...newer.querySelectorAll(older.tagName)].find((each) => signOf(each) === signOf(older));
+  const target = twin ?? newer.querySelector(".scroll") ?? newer;
+  if (target.tabIndex < 0) target.tabIndex = -1;
+  target.focus({ preventScroll: true });
+}
+
 function replace(older, newer) {
+  const active = older.contains(document.activeElement) && document.activeElement;
   for (const each of older.querySelectorAll("details[id][open]")) newer.querySelector(`#${CSS.escape(each.id)}`)?.setAttribute("open", "");
   const scrolled = [...older.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
   older.replaceWith(newer);
   newer.querySelectorAll(".scroll").forEach((each, at) => (each.scrollLeft = scrolled[at] ?? 0));
   dashboard.show(newer);
+  if (active) focusTwin(active, newer);
 }
 
 function writeTexts(element, newer) {
@@ -143,34 +165,53 @@ function putInPlace(newer) {
     if (!other || sources.get(each) === sources.get(other)) continue;
     if (isTouched(each)) {
       blocked.add(each.id);
-      writeTexts(each, newer);
     } else replace(each, other);
   }
+  writeTexts(document, newer);
 }
 
 const isFree = () => [...blocked].some((id) => !isTouched(document.getElementById(id) ?? body));
 
-async function refresh() {
-  if (!document.querySelector("[data-live][id]")) return;
-  const response = await dashboard.ask(location.href, { headers: { "X-Live": "1" } });
-  if (new URL(response.url).pathname === "/login") return end();
+// Takes the token of the session that this browser has now, for another tab may have logged in anew. What was typed
+// stays. Returns: false when somebody else has logged in.
+function adopt({ principal, csrf }) {
+  if (!principal) return true;
+  if (principal !== body.dataset.principal) return false;
+  if (csrf !== dashboard.csrf) {
+    dashboard.csrf = csrf;
+    for (const each of document.querySelectorAll("input[name=csrf_token]")) each.value = csrf;
+  }
+  return true;
+}
+
+const isLive = () => document.querySelector("[data-live][id]") !== null;
+
+async function refresh(always = false) {
+  if (!always && (gone || !isLive())) return;
+  const response = await dashboard.ask(here, { headers: { "X-Live": "1" } });
+  const { pathname } = new URL(response.url);
+  if (pathname === "/login") return end("ended");
+  const newer = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (!adopt(newer.body.dataset)) return end("other");
+  if (!isLive() || pathname !== location.pathname) return;
+  gone = response.status === 404 && pathname.startsWith("/messages/");
+  if (gone) return say("", "gone");
   if (!response.ok) {
     if (known?.problem) return; // the line says why
-    throw new Error(response.status);
+    throw response;
   }
-  const newer = new DOMParser().parseFromString(await response.text(), "text/html");
   listing = newer.body.dataset.snapshot;
   putInPlace(newer);
 }
 
-function end() {
-  clearTimeout(timer);
-  timer = -1;
-  say("bad", "ended");
+function end(why) {
+  ended = true;
+  say("bad", why);
 }
 
 function tell(status, age) {
-  if (status.mail_system === "down") say("bad", "down");
+  if (gone) say("", "gone");
+  else if (status.mail_system === "down") say("bad", status.queues === null ? "down" : "stopped");
   else if (status.problem) say("bad", "unknown", { detail: status.problem.detail });
   else if (age > every.old) say("", "old", { age: inWords(age) });
   else if (line.classList.contains("bad")) say("good", "back");
@@ -190,8 +231,8 @@ function isNew() {
 
 async function poll() {
   const response = await dashboard.ask("/v1/status", { headers: etag ? { "If-None-Match": etag } : {} });
-  if (response.status === 401) return end();
-  if (response.status !== 304 && !response.ok) throw new Error(response.status);
+  if (response.status === 401) return end("ended");
+  if (response.status !== 304 && !response.ok) throw response;
   const age = Number(response.headers.get("Age") ?? 0);
   since = Date.now() - age * 1000;
   etag = response.headers.get("ETag") ?? etag;
@@ -209,8 +250,8 @@ let progress = "";
 
 async function pollOperation(element) {
   const response = await dashboard.ask(element.dataset.poll);
-  if (response.status === 401) return end();
-  if (!response.ok) throw new Error(response.status);
+  if (response.status === 401) return end("ended");
+  if (!response.ok) throw response;
   const text = await response.text();
   since = Date.now();
   if (text !== progress) await refresh();
@@ -219,27 +260,39 @@ async function pollOperation(element) {
 
 let rounds = 0;
 
+// Somebody looks at the page again: its session may have ended meanwhile, or begun anew in another tab.
+async function lookAgain() {
+  isDue = ended = false;
+  await refresh(true);
+  [before, refreshed] = [null, Date.now()];
+}
+
 async function round() {
-  if (busy || timer === -1 || document.hidden) return;
+  if (busy || document.hidden || (ended && !isDue)) return;
   busy = true;
   clearTimeout(timer);
   try {
+    if (isDue) await lookAgain();
     const operation = document.querySelector("[data-poll]");
-    if (operation) await pollOperation(operation);
-    if (timer !== -1 && (!operation || rounds++ % 5 === 0)) await poll();
+    if (!ended && operation) await pollOperation(operation);
+    if (!ended && (!operation || rounds++ % 5 === 0)) await poll();
     wait = document.querySelector("[data-poll]") ? every.operation : every.poll;
-  } catch {
+  } catch (fault) {
+    // A response that says no, or a fault of the network, which has no status.
+    const { status, headers } = fault;
     wait = Math.min(every.most, Math.max(every.poll, wait * 2));
-    say("bad", "silent", { age: inWords(secondsOld()) });
+    if (status === 429) wait = Math.max(wait, 1000 * headers.get("Retry-After"));
+    const name = { 403: "forbidden", 429: "limited" }[status] ?? (status < 500 ? "refused" : "silent");
+    say("bad", name, { age: inWords(secondsOld()), status });
   }
   busy = false;
-  if (timer !== -1 && !document.hidden) timer = setTimeout(round, wait);
+  if (!document.hidden && (!ended || isDue)) timer = setTimeout(round, isDue ? 0 : wait);
 }
 
-function awake() {
-  if (timer === -1) return;
+function awake(event) {
+  isDue = ended || Date.now() - refreshed > every.poll;
+  if (event.type === "focus" && !isDue) return;
   clearTimeout(timer);
-  timer = 0;
   wait = every.poll;
   round();
 }
@@ -248,8 +301,10 @@ function awake() {
 
 let leader = 0; // when g was pressed
 let current = null; // the row that j and k went to
+let place = 0; // which of all rows it was
 
-const nameOf = (row) => row?.dataset.queueId ?? row?.dataset.row;
+// A message may be in two tables.
+const nameOf = (row) => `${row.closest("[data-live]")?.id} ${row.dataset.queueId ?? row.dataset.row}`;
 
 function markCurrent(root) {
   for (const row of root.querySelectorAll("tr[data-queue-id], tr[data-row]")) {
@@ -262,11 +317,22 @@ function move(step) {
   const rows = [...document.querySelectorAll("tr[data-queue-id], tr[data-row]")];
   if (!rows.length) return;
   const at = rows.findIndex((row) => nameOf(row) === current);
-  const row = rows[Math.max(0, Math.min(rows.length - 1, at < 0 ? 0 : at + step))];
+  place = Math.max(0, Math.min(rows.length - 1, at < 0 ? place : at + step));
+  const row = rows[place];
+  const target = row.querySelector("th a[href]") ?? row;
   current = nameOf(row);
   markCurrent(document);
-  (row.querySelector("a[href]") ?? row).focus();
+  if (target === row) row.tabIndex = -1;
+  target.focus();
   row.scrollIntoView({ block: "nearest" });
+}
+
+// To the search of this page, or to that of the messages.
+function search() {
+  const field = document.querySelector("[data-search], input[type=search]");
+  if (!field) location.href = "/messages#sender";
+  else if (!field.checkVisibility()) location.hash = field.id;
+  field?.focus();
 }
 
 function choose() {
@@ -275,7 +341,7 @@ function choose() {
 }
 
 const keys = {
-  "/": () => document.querySelector("[data-search], input[type=search]")?.focus(),
+  "/": search,
   j: () => move(1),
   k: () => move(-1),
   x: choose,
@@ -301,6 +367,7 @@ for (const each of document.querySelectorAll("[data-help]")) {
   each.addEventListener("click", keys["?"]);
 }
 
+if (location.hash === "#sender") document.getElementById("sender")?.focus();
 note(document);
 addEventListener("pointermove", () => (moved = Date.now()), { passive: true });
 dashboard.onShow(localise);
@@ -308,8 +375,9 @@ dashboard.onShow(writeChosen);
 dashboard.onShow(markCurrent);
 for (const start of parts) start(dashboard);
 if (body.hasAttribute("data-watch")) {
-  document.addEventListener("visibilitychange", () => document.hidden || awake());
-  addEventListener("pageshow", (event) => event.persisted && awake());
+  document.addEventListener("visibilitychange", (event) => document.hidden || awake(event));
+  addEventListener("focus", awake);
+  addEventListener("pageshow", (event) => event.persisted && awake(event));
   addEventListener("online", awake);
   round();
 }

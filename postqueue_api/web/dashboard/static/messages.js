@@ -6,7 +6,8 @@ export function start(dashboard) {
   const boxes = () => [...document.querySelectorAll("input[name=queue_ids][form=choosing]")];
 
   // Not kept beyond the change that they were chosen for.
-  const came = document.referrer && new URL(document.referrer).pathname;
+  const before = document.referrer && new URL(document.referrer);
+  const came = before && before.origin === location.origin && before.pathname;
   if (location.pathname.startsWith("/operations/") && ["/preview", "/changes"].includes(came)) {
     Object.keys(sessionStorage).filter((key) => key.startsWith(prefix)).forEach((key) => sessionStorage.removeItem(key));
   }
