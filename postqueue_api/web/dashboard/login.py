@@ -13,9 +13,6 @@ from postqueue_api.web.dashboard import page
 
 login = Blueprint("login", __name__)
 
-# What anybody may send, before it is known who it is: a name, a password, an address and the like.
-_OPEN_LIMIT_BYTES = 1 << 16
-
 OPEN = {
     *(f"dashboard.login.{view}" for view in ("show_login", "log_in", "keep_theme")),
     "dashboard.assets.show_asset",
@@ -28,7 +25,6 @@ def guard() -> Response | None:
     Raises:   Unauthorized or Forbidden for a change without session or without its token
     """
     if request.endpoint in OPEN:
-        request.max_content_length = request.max_form_memory_size = _OPEN_LIMIT_BYTES
         return None
     proxy.check()
     context().limits.admit_address()
