@@ -19,10 +19,10 @@ marked as expired, and noted so, goes back to its sender whoever releases it.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +41,7 @@ from postqueue_api.queue.operation import Action, Item, Settlement
 log = logging.getLogger(__name__)
 
 _LOCK_PAUSE_SECONDS = 0.05
+_AHEAD_SECONDS = 1.0
 _BACK_AT_NEXT_ATTEMPT = "it goes back at its next delivery attempt"
 
 
@@ -76,13 +77,19 @@ class Chunk:
     lock_wait_seconds: float
     records: Records
     stopping: threading.Event = field(default_factory=threading.Event)
+    meanwhile: Callable[[], object] | None = None  # to be done while postsuper runs
+    _ahead: tuple[float, Sequence[Item], list[Message | Settlement]] = (0.0, (), [])
+
+    def look_ahead(self, items: Sequence[Item]) -> None:
+        """Look at messages before their turn. `run` goes by that if it is soon, and they are still as they were."""
+        self._ahead = time.monotonic(), items, self._look_at(items)
 
     def run(self, items: Sequence[Item]) -> list[Settlement]:
         """Carry out the action.
 
         Raises:   StorageFull when not even the intent could be written down; nothing was touched then
         """
-        messages = self._look_at(items)
+        messages = self._to_act_on(items)
         match self.action:
             case "flush":
                 self._flush(messages)
@@ -94,7 +101,7 @@ class Chunk:
 
     def put_back(self, items: Sequence[Item]) -> list[Settlement]:
         """Settle what was touched before a restart without going on: what we put on hold is released."""
-        messages = self._look_at(items)
+        messages = self._to_act_on(items)
         self._settling.give_back(messages, "skipped", "the agent was stopped before it came to this message")
         return self._settling.settlements
 
@@ -116,12 +123,17 @@ class Chunk:
     def _settling(self) -> Settling:
         return Settling(self.postfix, self.queue_directory, self.action)
 
-    def _look_at(self, items: Sequence[Item]) -> list[Message]:
-        """Look at each; settle those with which there is nothing to be done."""
+    def _look_at(self, items: Sequence[Item]) -> list[Message | Settlement]:
         look = Look(self.queue_directory, self.action, self._marks)
+        return [look.at(item) for item in items]
+
+    def _to_act_on(self, items: Sequence[Item]) -> list[Message]:
+        """Look at each, unless that was done just now; settle those with which there is nothing to be done."""
+        when, looked_at, found = self._ahead
+        if looked_at != items or time.monotonic() > when + _AHEAD_SECONDS:
+            found = self._look_at(items)
         messages = []
-        for item in items:
-            seen = look.at(item)
+        for item, seen in zip(items, found, strict=True):
             if isinstance(seen, Message):
                 messages.append(seen)
             else:
@@ -207,16 +219,22 @@ class Chunk:
             return []
         self.records.intend((message.item.position, message.was_held) for message in messages)
         failpoint.reach("intended")
-        report = self._settling.say(postsuper.hold, [message for message in messages if message.queue_name != HOLD])
+        others = [message for message in messages if message.queue_name != HOLD]
+        report = self._settling.say(partial(postsuper.hold, meanwhile=self.meanwhile), others)
         # What moved from queue to queue just then was missed; it is met at the second attempt. What was on hold and is
-        # not any more was released by somebody else: it is to go back to where that one wanted it.
+        # not any more was released by somebody else, and what postsuper need not hold was held by somebody else, since
+        # we looked: it is to go back to where that one wanted it.
         silent = [message for message in messages if message.queue_id not in report.said]
         missed = [message for message in silent if not self._settling.is_held(message)]
-        released = [message for message in missed if message.was_held]
-        for message in released:
-            message.was_held = False
-        if released:
-            self.records.intend((message.item.position, False) for message in released)
+        turned = [message for message in missed if message.was_held]
+        if report.runs == 1:
+            positions = {message.item.position for message in missed}
+            theirs = [message for message in silent if message.item.position not in positions]
+            turned += [message for message in theirs if message.queue_name != HOLD and not message.was_held]
+        for message in turned:
+            message.was_held = not message.was_held
+        if turned:
+            self.records.intend((message.item.position, message.was_held) for message in turned)
         self._settling.say(postsuper.hold, missed)
         failpoint.reach("held")
         gone = [message for message in missed if not self._settling.is_held(message)]

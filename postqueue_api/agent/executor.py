@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ class Executor:
         self._restore = restore
         self._changed = threading.Condition()
         self._queue: list[str] = []
+        self._ahead: Chunk | None = None  # the next one of the operation that runs
         self._left = journal.unfinished()  # by an agent before this one; nobody can have asked this one for any yet
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="executor", daemon=True)
@@ -123,6 +125,7 @@ class Executor:
             tell_operation("operation", operation, selection=operation.selection, messages=operation.requested)
         self._journal.start(operation.number)
         size = _chunk_size(operation)
+        self._ahead = None
         while items := self._journal.unsettled(operation.number, size):
             if self.stopping.is_set():
                 return
@@ -141,10 +144,21 @@ class Executor:
         if operation.action == "restore":
             self._settle(operation, items, [self._restore(operation, item) for item in items])
             return None
-        chunk = self._begin_chunk(operation)
+        chunk, self._ahead = self._ahead or self._begin_chunk(operation), None
+        chunk.meanwhile = lambda: self._look_ahead(operation, items)
         self._settle(operation, items, chunk.run(items))
         chunk.forget(items)
         return chunk.failure
+
+    def _look_ahead(self, operation: Operation, items: Sequence[Item]) -> None:
+        """Look at the next chunk, while postsuper works on this one: that takes about as long."""
+        try:
+            chunk = self._begin_chunk(operation)
+            chunk.look_ahead(self._journal.unsettled(operation.number, len(items), items[-1].position))
+        except (Error, OSError, sqlite3.Error):
+            log.warning("operation %s: the next chunk is looked at in its turn", operation.operation_id)
+        else:
+            self._ahead = chunk
 
     def _settle(self, operation: Operation, items: Sequence[Item], settlements: Sequence[Settlement]) -> None:
         failpoint.reach("settling")

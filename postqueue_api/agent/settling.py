@@ -41,21 +41,22 @@ class Settling:
         """Run postsuper; again for what it did not come to, as long as it comes further, and a few times if not."""
         said: dict[QueueId, list[str]] = {}
         waiting = [message.queue_id for message in messages]
-        stalled = 0
+        stalled = runs = 0
         while True:
+            runs += 1
             try:
                 report = command(self._postfix, waiting)
             except Error as error:
                 report = Report(failure=error)
             said |= report.said
             if report.failure is None:
-                return Report(said)
+                return Report(said, runs=runs)
             log.error("postsuper, for %s: %s", self._action, report.failure)
             waiting = [queue_id for queue_id in waiting if queue_id not in report.said]
             stalled = 0 if report.said else stalled + 1
             if not waiting or stalled == _ATTEMPTS or (stalled and isinstance(report.failure, CommandTimeout)):
                 self.failure = report.failure if waiting else self.failure
-                return Report(said, report.failure)
+                return Report(said, report.failure, runs)
 
     def judge(self, messages: list[Message], report: Report) -> None:
         """Settle messages by what postsuper said of each."""

@@ -51,6 +51,7 @@ class Trash:
         self._bounds = bounds
         self.lock = threading.Lock()
         self._arriving: set[str] = set()
+        self._at_most: tuple[int, int] | None = None  # so many bytes and messages are kept, or fewer; None: not known
         directory.mkdir(mode=0o700, exist_ok=True)
         directory.chmod(0o700)
 
@@ -128,6 +129,7 @@ class Trash:
         finally:
             self._arriving.discard(operation_id)
             with self.lock:
+                self._at_most = None
                 self.sweep()
 
     # --- keeping --------------------------------------------------------------------------------------------
@@ -168,21 +170,34 @@ class Trash:
         return copies
 
     def _make_room(self, originals: list[Original]) -> None:
-        """Forget the oldest copies when these would be too many; refuse when these alone are."""
+        """Forget the oldest copies when these would be too many; refuse when these alone are.
+
+        What is kept is summed up only when there may be no room: a walk over all of it for each chunk would make a
+        delete the slower, the more it has deleted.
+        """
         needed = sum(os.fstat(original.file.fileno()).st_size for original in originals)
         if needed > self._bounds.bytes or len(originals) > self._bounds.messages:
             raise StorageFull("The trash is smaller than what would be deleted: make it larger, or keep no copy.")
+        if self._at_most is None or not self._fits(self._at_most[0] + needed, self._at_most[1] + len(originals)):
+            self._at_most = self._forget_until(needed, len(originals))
+        self._at_most = self._at_most[0] + needed, self._at_most[1] + len(originals)
+
+    def _fits(self, size: int, messages: int) -> bool:
+        return size <= self._bounds.bytes and messages <= self._bounds.messages
+
+    def _forget_until(self, more_bytes: int, more_messages: int) -> tuple[int, int]:
+        """Forget the oldest copies until there is room. Returns the bytes and messages that are left."""
         files, waiting = self._book.oldest_files(), self._book.waiting_files()
-        size = sum(each[1] for each in files) + needed
-        messages = sum(each[2] for each in files) + len(originals)
+        size, messages = sum(each[1] for each in files), sum(each[2] for each in files)
         for name, its_bytes, its_messages in files:
-            if size <= self._bounds.bytes and messages <= self._bounds.messages:
-                return
+            if self._fits(size + more_bytes, messages + more_messages):
+                break
             if name not in waiting:
                 self._forget(self._book.of_file(name), "newer copies needed its room")
                 size, messages = size - its_bytes, messages - its_messages
-        if size > self._bounds.bytes or messages > self._bounds.messages:
+        if not self._fits(size + more_bytes, messages + more_messages):
             raise StorageFull("The trash is full of copies that wait to be moved or restored: make it larger.")
+        return size, messages
 
     def _forget(self, copies: list[Copy], why: str) -> None:
         for copy in copies:

@@ -8,13 +8,13 @@ a bare postsuper would repair the live queue.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from postqueue_api.errors import Error
 from postqueue_api.postfix.arguments import QueueId, QueueName
 from postqueue_api.postfix.complaint import complaint
-from postqueue_api.postfix.process import Postfix, run
+from postqueue_api.postfix.process import Postfix, start
 
 _LINE = re.compile(
     rb"postsuper: ([0-9A-Za-z]+): (removed|requeued|placed on hold|released from hold|expired)", re.ASCII
@@ -23,10 +23,14 @@ _LINE = re.compile(
 
 @dataclass
 class Report:
-    """What postsuper said: the words for each ID that it acted on, and why it stopped early, if it did."""
+    """What postsuper said: the words for each ID that it acted on, and why it stopped early, if it did.
+
+    `runs`: how often it was started. After the first, its silence may be about what it had done before.
+    """
 
     said: dict[QueueId, list[str]] = field(default_factory=dict)
     failure: Error | None = None
+    runs: int = 1
 
 
 def delete(postfix: Postfix, ids: Sequence[QueueId], queue_name: QueueName) -> Report:
@@ -38,13 +42,15 @@ def delete(postfix: Postfix, ids: Sequence[QueueId], queue_name: QueueName) -> R
     return _act(postfix, ids, "-d", queue_name)
 
 
-def hold(postfix: Postfix, ids: Sequence[QueueId]) -> Report:
+def hold(postfix: Postfix, ids: Sequence[QueueId], meanwhile: Callable[[], object] | None = None) -> Report:
     """Put messages on hold: no delivery attempt and no expiry until they are released.
+
+    `meanwhile` is called while postsuper runs, which uses a processor of its own.
 
     Runs:     postsuper -h -, with the IDs on standard input
     Source:   postsuper(1), option -h; nothing is said of a message that is on hold already
     """
-    return _act(postfix, ids, "-h")
+    return _act(postfix, ids, "-h", meanwhile=meanwhile)
 
 
 def release(postfix: Postfix, ids: Sequence[QueueId]) -> Report:
@@ -74,14 +80,25 @@ def expire(postfix: Postfix, ids: Sequence[QueueId], queue_name: QueueName) -> R
     return _act(postfix, ids, "-e", queue_name)
 
 
-def _act(postfix: Postfix, ids: Sequence[QueueId], option: str, *queue_names: QueueName) -> Report:
+def _act(
+    postfix: Postfix,
+    ids: Sequence[QueueId],
+    option: str,
+    *queue_names: QueueName,
+    meanwhile: Callable[[], object] | None = None,
+) -> Report:
     report = Report()
     if not ids:
         return report
     stdin = "".join(f"{queue_id}\n" for queue_id in ids).encode("ascii")
     inherit = () if postfix.guard is None else (postfix.guard,)
     argv = postfix.argv("postsuper", option, "-", *queue_names)
-    finished = run(argv, postfix.timeout_seconds, stdin=stdin, inherit=inherit)
+    with start(argv, postfix.timeout_seconds, stdin, inherit) as running:
+        if meanwhile is not None:
+            meanwhile()
+        for _ in running.chunks():  # nothing is ever said there
+            pass
+        finished = running.finish()
     for line in finished.stderr.split(b"\n"):
         if found := _LINE.fullmatch(line):
             report.said.setdefault(QueueId(found[1].decode("ascii")), []).append(found[2].decode("ascii"))

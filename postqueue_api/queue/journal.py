@@ -167,12 +167,13 @@ class Journal:
                 (state, time.time(), failure, number),
             )
 
-    def unsettled(self, number: int, limit: int) -> list[Item]:
-        """The next messages of an operation whose outcome is not known."""
+    def unsettled(self, number: int, limit: int, after: int = 0) -> list[Item]:
+        """The next messages of an operation whose outcome is not known; `after`: those behind that position."""
         with self._lock:
             rows = self._database.execute(
-                f"SELECT * FROM {_UNSETTLED} WHERE operation = ? AND outcome IS NULL ORDER BY position LIMIT ?",  # noqa: S608
-                (number, limit),
+                f"SELECT * FROM {_UNSETTLED} WHERE operation = ? AND outcome IS NULL AND position > ?"  # noqa: S608
+                " ORDER BY position LIMIT ?",
+                (number, after, limit),
             ).fetchall()
         return [item_of(row) for row in rows]
 

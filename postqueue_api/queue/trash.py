@@ -12,6 +12,12 @@ from postqueue_api.queue.journal_reader import JournalReader
 from postqueue_api.queue.operation import TOUCHED
 
 TrashState = Literal["written", "kept", "restoring", "restored", "purged", "void"]
+_INSERT = (
+    "INSERT INTO trash (queue_id, operation_id, state, file, offset, length, digest, queue_name, arrival_time,"
+    " sender, recipients, forced_expire, kept_at, expires_at) VALUES (:queue_id, :operation_id, :state, :file,"
+    " :offset, :length, :digest, :queue_name, :arrival_time, :sender, :recipients, :forced_expire, :kept_at,"
+    " :expires_at)"
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,11 @@ class TrashBook:
         They are `written` until the journal has the outcomes of their messages (journal.Journal.settle).
         """
         with self._journal.transaction() as database:
-            for copy in copies:
-                database.execute(
-                    "UPDATE trash SET state = 'void' WHERE state = 'written' AND queue_id = ? AND +operation_id = ?",
-                    (copy.queue_id, copy.operation_id),
-                )
-                insert_copy(database, copy)
+            database.executemany(
+                "UPDATE trash SET state = 'void' WHERE state = 'written' AND queue_id = ? AND +operation_id = ?",
+                ((copy.queue_id, copy.operation_id) for copy in copies),
+            )
+            database.executemany(_INSERT, (vars(copy) for copy in copies))
 
     def claim(self, number: int, item: tuple[int, int], queue_id: str, *, although_exported: bool = False) -> bool:
         """Move a copy from kept to restoring, as that queue ID and for that message, by operation and position; False
@@ -158,13 +163,7 @@ class TrashReader:
 
 def insert_copy(database: sqlite3.Connection, copy: Copy) -> int:
     """Note a copy that is on disk. Returns its number."""
-    number = database.execute(
-        "INSERT INTO trash (queue_id, operation_id, state, file, offset, length, digest, queue_name, arrival_time,"
-        " sender, recipients, forced_expire, kept_at, expires_at) VALUES (:queue_id, :operation_id, :state, :file,"
-        " :offset, :length, :digest, :queue_name, :arrival_time, :sender, :recipients, :forced_expire, :kept_at,"
-        " :expires_at)",
-        vars(copy),
-    ).lastrowid
+    number = database.execute(_INSERT, vars(copy)).lastrowid
     assert number is not None
     return number
 

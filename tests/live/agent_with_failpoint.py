@@ -1,8 +1,8 @@
 """Start agents that end themselves, as kill -9 would, at a step of their protocol. The product has no such setting.
 
-`python -m tests.live.agent_with_failpoint` reads one JSON object a line: the step ("" for none), the environment and
-the files for what the agent says. For each it forks an agent, which is quick, since everything is imported already,
-and prints its process number.
+`python -m tests.live.agent_with_failpoint` reads one JSON object a line: the step ("" for none), the size of a chunk,
+the environment and the files for what the agent says. For each it forks an agent, which is quick, since everything is
+imported already, and prints its process number.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from postqueue_api import server
-from postqueue_api.agent import failpoint
+from postqueue_api.agent import executor, failpoint
 from postqueue_api.config import load
 from postqueue_api.errors import Error
 
@@ -28,11 +28,11 @@ class Starter:
             (sys.executable, "-m", "tests.live.agent_with_failpoint"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def start(self, environment: Mapping[str, str], said: Path, step: str = "") -> int:
+    def start(self, environment: Mapping[str, str], said: Path, step: str, chunk: int) -> int:
         """Start an agent; all it says goes into one file. Returns its process number, which is its group's too."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"step": step, "environment": dict(environment), "said": str(said)}
+        order = {"step": step, "chunk": chunk, "environment": dict(environment), "said": str(said)}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -48,7 +48,7 @@ def _reach(step: str) -> None:
         os.killpg(0, signal.SIGKILL)  # worker and master
 
 
-def _run(step: str, environment: dict[str, str], said: str) -> None:
+def _run(step: str, chunk: int, environment: dict[str, str], said: str) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     output = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -59,6 +59,7 @@ def _run(step: str, environment: dict[str, str], said: str) -> None:
     os.environ.update(environment)
     failpoint.armed = step
     failpoint.reach = _reach
+    executor.CHUNK_MESSAGES = chunk
     try:
         server.run_agent(load())
     except Error as error:

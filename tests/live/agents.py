@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from postqueue_api.agent.executor import CHUNK_MESSAGES
 from postqueue_api.errors import CommandTimeout, Error
 from postqueue_api.queue.journal_reader import JournalReader
 from postqueue_api.queue.operation import Item, Operation
@@ -39,11 +40,11 @@ class Agents:
     def journal(self) -> JournalReader:
         return JournalReader(self.state_directory / "journal.sqlite")
 
-    def start(self, step: str = "", *, wait: bool = True, **settings: str) -> int:
+    def start(self, step: str = "", *, wait: bool = True, chunk: int = CHUNK_MESSAGES, **settings: str) -> int:
         """Start an agent that ends itself at a step; "": at none."""
         given = services.settings_of(self.directory, self.box.config_directory, 1)
         given |= {"lock_wait_seconds": "5", "command_timeout_seconds": "30", **settings}
-        self._pid = self._starter.start(services.environment(given), self.said, step)
+        self._pid = self._starter.start(services.environment(given), self.said, step, chunk)
         if wait:
             processes.wait_until(lambda: services.listens(self._socket), 20)
         return self._pid

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ STEPS = {
     "delete from maildrop": ["maildrop intended", "settling"],
     "import": ["import written", "import noted"],  # test_move.py has them
 }
+# The agent has looked at the second chunk when it is killed in the first.
+IN_TWO_CHUNKS = [("delete", "held"), ("delete", "marked"), ("delete", "settled"), ("hold", "held"), ("expire", "acted")]
 DONE = {"delete": "removed", "hold": "held", "requeue": "requeued", "expire": "expired", "flush": "scheduled"}
 
 
@@ -99,8 +102,8 @@ def is_empty(mail: Mailbox) -> bool:
     return not mail.box.queue()
 
 
-def killed_at(agent: Agents, step: str, action: str, queue_ids: tuple[str, ...], retention: str = "86400") -> None:
-    agent.start(step, trash_retention_seconds=retention)
+def killed_at(agent: Agents, step: str, action: str, queue_ids: tuple[str, ...], **how: Any) -> None:
+    agent.start(step, **how)
     thread = agent.in_background(action, list(queue_ids))
     agent.wait_for_end()
     thread.join()
@@ -113,15 +116,16 @@ def test_every_step_at_which_the_agent_can_be_killed_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "step"),
-    [(action, step) for action in DONE for step in STEPS[action]] + [("release", each) for each in STEPS["release"]],
+    ("action", "step", "chunk"),
+    [(action, step, 500) for action in (*DONE, "release") for step in STEPS[action]]
+    + [(action, step, 2) for action, step in IN_TWO_CHUNKS],
 )
 def test_an_agent_killed_at_any_step_ends_the_operation_truly_when_it_is_back(
-    agent: Agents, mail: Mailbox, action: str, step: str
+    agent: Agents, mail: Mailbox, action: str, step: str, chunk: int
 ) -> None:
     first, second, held = ids = three(mail)
-    killed_at(agent, step, action, ids)
-    agent.start()
+    killed_at(agent, step, action, ids, chunk=chunk)
+    agent.start(chunk=chunk)
     operation = agent.wait_until_over()
     assert operation.state == "done"
     said = agent.outcomes(operation)
@@ -263,7 +267,7 @@ def test_an_agent_killed_while_it_deletes_from_maildrop_says_what_became_of_it(
 ) -> None:
     queue_id = mail.deferred(f"first@{REFUSING}")
     mail.postfix("postsuper", "-r", "-", stdin=queue_id.encode())
-    killed_at(agent, step, "delete", (queue_id,), "0")
+    killed_at(agent, step, "delete", (queue_id,), trash_retention_seconds="0")
     agent.start(trash_retention_seconds="0")
     said = agent.outcomes(agent.wait_until_over())[queue_id]
     let_all_go(mail)
@@ -383,6 +387,17 @@ def test_a_message_that_cannot_be_released_is_said_to_be_on_hold(agent: Agents, 
     assert "on hold" in (item.detail or "")
     let_all_go(mail)
     assert recipients(mail) == ["bert"]
+
+
+def test_what_somebody_else_put_on_hold_since_the_look_is_known_to_be_theirs(
+    agent: Agents, mail: Mailbox, tmp_path: Path
+) -> None:
+    ids = [mail.deferred(f"{name}@{REFUSING}") for name in ("first", "second")]
+    script = f'[ "$3" = -h ] && echo {ids[1]} | $real "$1" "$2" -h - 2>/dev/null\nexec $real "$@"\n'
+    agent.start(command_directory=str(commands(tmp_path / "commands", script)))
+    items = agent.items(agent.operate("delete", ids))
+    assert [items[each].outcome for each in ids] == ["removed", "removed"]
+    assert [items[each].was_held for each in ids] == [False, True]
 
 
 def is_down_to(box: Sandbox, messages: int) -> bool:
