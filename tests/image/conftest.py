@@ -36,7 +36,7 @@ def task(volumes: Path, credentials: str) -> Iterator[Task]:
     for name in found.containers:
         FIGURES.append(f"{name}: healthy after {found.seconds[name]:.1f} s, {megabytes(name):.0f} MB of memory")
     yield found
-    podman("rm", "--all", "--force", "--time", "1")
+    podman("rm", "--force", "--ignore", "--time", "1", *found.containers)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

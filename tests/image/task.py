@@ -1,6 +1,7 @@
 """A task of ecs-task-definition.json, run by podman: each field becomes the option that it stands for."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).parents[2] / "ecs-task-definition.json"
+IMAGE = json.loads(FILE.read_text())["containerDefinitions"][0]["image"]
 DOCKER_DEFAULT = (
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
     *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
@@ -58,9 +60,8 @@ def _mount(mount: Mapping[str, Any], volumes: Path) -> str:
 @cache
 def modes_of_volumes() -> dict[str, int]:
     """The directories that the image declares as volumes, and the mode that each has in it."""
-    image = json.loads(FILE.read_text())["containerDefinitions"][0]["image"]
-    declared = json.loads(podman("image", "inspect", "--format={{json .Config.Volumes}}", image).stdout) or {}
-    told = podman("run", "--rm", "--network=none", "--entrypoint=stat", image, "--format=%a %n", *declared).stdout
+    declared = json.loads(podman("image", "inspect", "--format={{json .Config.Volumes}}", IMAGE).stdout) or {}
+    told = podman("run", "--rm", "--network=none", "--entrypoint=stat", IMAGE, "--format=%a %n", *declared).stdout
     return {path: int(mode, 8) for mode, path in (line.split() for line in told.splitlines())}
 
 
@@ -158,3 +159,19 @@ def megabytes(name: str) -> float:
     pids = podman("top", name, "hpid").stdout.split()[1:]
     lines = [line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def is_running(name: str) -> bool:
+    return podman("inspect", "--format={{.State.Running}}", name).stdout == "true\n"
+
+
+def attempts(name: str, recipient: str) -> int:
+    """How often Postfix has tried to deliver to a recipient, as its log has it."""
+    return len(re.findall(rf"to=<{recipient}>.* status=deferred", logs(name)))
+
+
+def last_drain(name: str) -> tuple[dict[str, Any], str]:
+    """The line of the last drain in the audit, and the last line that says that mail would be lost."""
+    lines = logs(name).splitlines()
+    drains = [json.loads(line) for line in lines if line.startswith("{") and '"event": "drain"' in line]
+    return drains[-1], [line for line in lines if "lost with the task" in line][-1]
