@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -86,7 +87,7 @@ class Workplace:
                 self._restorer.recover(queue_directory)
                 self._remove_marks(queue_directory)
                 self.executor.start(resume=self.settings.resume_operations)
-            except (Error, OSError) as error:
+            except (Error, OSError, sqlite3.Error) as error:
                 log.error("operations wait until Postfix can be found, and has room: %s", error)
                 time.sleep(_RETRY_SECONDS)
                 continue
@@ -94,7 +95,7 @@ class Workplace:
         while True:
             try:
                 self.trash.purge()
-            except (Error, OSError) as error:
+            except (Error, OSError, sqlite3.Error) as error:
                 log.error("the trash was not purged: %s", error)
             time.sleep(min(_PURGE_SECONDS, max(1, self.settings.trash_retention_seconds)))
 
@@ -157,13 +158,16 @@ class Workplace:
         return replace(postfix, guard=self._guard), instance
 
     def _begin_chunk(self, operation: Operation) -> Chunk:
+        instance = self.instance
         return Chunk(
             operation_id=operation.operation_id,
             postfix=self.postfix,
-            queue_directory=self.instance.queue_directory,
+            queue_directory=instance.queue_directory,
             action="delete" if operation.action == "export" else operation.action,
             lock_wait_seconds=self.settings.lock_wait_seconds,
             records=Record(operation, self.journal, self.trash),
+            long_queue_ids=instance.enable_long_queue_ids,
+            plain_hold="hold" not in instance.hash_queue_names,
             stopping=self.executor.stopping,
         )
 
@@ -193,8 +197,9 @@ class Workplace:
             return Settlement(item.position, "failed", error.detail)
         except Error as error:
             return Settlement(item.position, "failed", error.detail)
-        renamed = "" if queue_id == item.target.queue_id else f", with the queue ID {queue_id}"
-        return Settlement(item.position, "restored", f"it is in {to} again{renamed}")
+        if queue_id == item.target.queue_id:
+            return Settlement(item.position, "restored", f"it is in {to} again")
+        return Settlement(item.position, "restored", f"it is in {to} again, with the queue ID {queue_id}", queue_id)
 
 
 def _sole_agent(directory: Path) -> int:

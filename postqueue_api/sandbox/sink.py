@@ -11,6 +11,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ _REPLIES = {
     b"QUIT": b"221 2.0.0 Bye",
 }
 _LINE_LIMIT_BYTES = 1 << 20
+_PAUSE_SECONDS = 0.05
 
 
 def bound_socket(port: int = 0) -> socket.socket:
@@ -170,8 +172,7 @@ class Sinks:
             if not line:
                 raise ConnectionError
             lines.append(line.removeprefix(b".").removesuffix(b"\r\n") + b"\n")
-        if listener.site.delay_seconds:
-            await asyncio.sleep(listener.site.delay_seconds)
+        await _delay(listener)
         objection = _objection(listener.site, b"END")
         if not objection:
             self._keep(listener.site.name, envelope, b"".join(lines))
@@ -191,6 +192,13 @@ async def _catch_up() -> None:
     """Let the loop do what it has begun; a connection takes some rounds to be made or closed."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def _delay(listener: _Listener) -> None:
+    """Wait as long as the site does, or until it is open without a delay."""
+    until = time.monotonic() + listener.site.delay_seconds
+    while (left := until - time.monotonic()) > 0 and (listener.site.delay_seconds or listener.site.stage):
+        await asyncio.sleep(min(left, _PAUSE_SECONDS))
 
 
 def _objection(site: Site, stage: bytes) -> bytes:
