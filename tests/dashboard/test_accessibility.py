@@ -22,7 +22,7 @@ SENDER = f"{LONG}@{LONG}.example.com"
 @pytest.fixture(scope="module")
 def queue_id(box: Sandbox) -> str:
     """A message whose addresses have no place to break."""
-    return Mailbox(box).deferred(f"{LONG}@{REFUSING}", sender=SENDER)
+    return Mailbox(box).deferred(f"{LONG}@{REFUSING}", *(f"r{each}@{REFUSING}" for each in range(80)), sender=SENDER)
 
 
 @pytest.fixture(scope="module")

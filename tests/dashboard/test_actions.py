@@ -314,4 +314,6 @@ def test_previews_look_well(
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=browsing.shots() / f"preview-{language}-{width}-{scheme}.png", full_page=True)
     assert browsing.overflow(page) == 0
+    assert browsing.scrolled(page) == []
+    assert browsing.overlapping(page) == []
     accessible(page)

@@ -227,4 +227,6 @@ def test_operation_history_and_trash_look_well(
             page.emulate_media(color_scheme=scheme)
             page.screenshot(path=browsing.shots() / f"{name}-{language}-{width}-{scheme}.png", full_page=True)
         assert browsing.overflow(page) == 0, name
+        assert browsing.scrolled(page) == [], name
+        assert browsing.overlapping(page) == [], name
         accessible(page)
