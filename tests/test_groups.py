@@ -48,6 +48,25 @@ def as_given(conditions: dict[str, Any]) -> Selection:
     return Selection(**meant)
 
 
+@pytest.mark.parametrize(
+    ("by", "given_as", "key"),
+    [
+        ("sender", "Anna@Example.COM", "anna@example.com"),
+        ("sender_domain", "EXAMPLE.com", "example.com"),
+        ("recipient", "B@example.ORG", "b@example.org"),
+        ("recipient_domain", "Example.org", "example.org"),
+    ],
+)
+def test_a_group_of_a_selection_that_is_written_in_capitals_is_found(by: str, given_as: str, key: str) -> None:
+    message = {
+        "queue_name": "deferred", "queue_id": "4jY9mn3nLLz2F1", "arrival_time": 1, "message_size": 1,
+        "sender": "anna@example.com", "recipients": [{"address": "b@example.org"}],
+    }  # fmt: skip
+    with listed([message]) as (snapshot, _):
+        found, more = group(snapshot, Selection(**{by: given_as}), by, 10)
+        assert ([(each.key, each.messages) for each in found], more) == ([(key, 1)], False)
+
+
 @pytest.mark.parametrize("how", PLANS)
 @given(
     listing=MESSAGES,

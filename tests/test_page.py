@@ -139,6 +139,28 @@ def decoded(cursor: str) -> bytes:
     return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
 
 
+@pytest.mark.parametrize(
+    ("conditions", "walk"),
+    [
+        ({"sender": "spam@example.net"}, "sender"),
+        ({"sender_domain": "example.net", "min_size": 1}, "sender_domain"),
+        ({"queue_name": ("hold",)}, "queue_name"),
+        ({"queue_name": ("deferred",), "sender": "spam@example.net"}, "sender"),
+        ({"queue_name": ("deferred", "hold"), "min_size": 1}, "arrival_time"),
+    ],
+)
+def test_spam_that_came_last_is_paged_through_without_a_walk_over_all_that_came_before(
+    conditions: dict[str, Any], walk: str
+) -> None:
+    last = messages(900, queue_name="hold", sender="spam@example.net", arrival_time=2000)[400:]
+    with listed(messages(400) + last) as (snapshot, rows):
+        selection = Selection(**conditions)
+        total = plan.count(snapshot, selection)
+        assert plan.for_page(snapshot, selection, "arrival_time", 11, total).walk == walk
+        found = page.page(snapshot, selection, OLDEST_FIRST, 10)
+        assert found.total == total == sum(row.fits(selection) for row in rows)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_cursor_that_was_changed_is_refused_and_named(change: str) -> None:
     with listed(messages(3)) as (snapshot, _):

@@ -274,6 +274,9 @@ def test_the_good_lines_of_a_strange_listing_are_served_and_the_bad_are_counted(
         '{"queue_id": "A000009"}',
         good[3].replace("A000003", "../etc"),
         good[4].replace('"message_size": 10', '"message_size": "10"'),
+        good[4].replace('"message_size": 10', f'"message_size": {2**63 - 1}'),
+        good[4].replace('"arrival_time": 1000', f'"arrival_time": {2**63}'),
+        good[4].replace('"arrival_time": 1000', '"arrival_time": -1'),
         "{" * 10_000,
         "\ufeff" + good[3],
         "x" * (20 << 20),
@@ -283,7 +286,7 @@ def test_the_good_lines_of_a_strange_listing_are_served_and_the_bad_are_counted(
     (commands.directory / "rows").write_text("\n".join(lines))
     commands.write("postqueue", "cat $here/rows; printf '\\377' ")
     info = refresher.ensure(0, 30)
-    assert (info.complete, info.messages, info.skipped_lines) == (True, 4, 10)
+    assert (info.complete, info.messages, info.skipped_lines) == (True, 4, 13)
     found = snapshot.by_id(directory, info.snapshot_id)
     assert json.loads(found.document("A000001") or b"") == {**members, "next_attempt_time": None}
     assert len(found.document("A000002") or b"") > 9_000_000

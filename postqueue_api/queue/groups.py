@@ -109,7 +109,7 @@ def _counted(
     database: sqlite3.Connection, snapshot: Snapshot, selection: Selection, by: str, limit: int
 ) -> list[sqlite3.Row]:
     """Of what fits, without sums."""
-    given = None if by == "queue_name" else getattr(selection, by)
+    given = None if by == "queue_name" or getattr(selection, by) is None else selection.parameter(by)
     query, parameters = select(snapshot, selection, GROUPINGS[by], COUNT_ONLY)
     return database.execute(
         f"SELECT key FROM ({query}) WHERE :given IS NULL OR key = :given"  # noqa: S608 - our own names

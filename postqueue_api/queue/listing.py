@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 LINE_LIMIT_BYTES = 16 << 20
+_LIMIT = 1 << 40  # no time and no size: what is beyond cannot be summed up either
 
 
 class Recipient(msgspec.Struct):
@@ -80,6 +81,8 @@ def _read_repaired(line: bytes) -> Message | None:
 def _checked(message: Message, line: bytes) -> Message | None:
     queue_id = message.queue_id
     if not (6 <= len(queue_id) <= 64 and queue_id.isascii() and queue_id.isalnum()):
+        return None
+    if not (0 <= message.arrival_time < _LIMIT and 0 <= message.message_size < _LIMIT):
         return None
     message.document = line.strip()
     return message

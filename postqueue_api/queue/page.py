@@ -18,16 +18,16 @@ import msgspec
 from postqueue_api.errors import InvalidArgument
 from postqueue_api.queue import plan
 from postqueue_api.queue.operation import Target
-from postqueue_api.queue.plan import WALK, Plan
+from postqueue_api.queue.plan import Plan
 from postqueue_api.queue.selection import Selection
 from postqueue_api.queue.snapshot import NAME, Snapshot, as_listed
 
 # Sort field: the columns of its index, which end every order; the row comes last and makes it total.
 SORTS = {
-    "arrival_time": ("arrival_time",),
+    "arrival_time": ("arrival_time", "message_size"),
     "message_size": ("message_size",),
     "queue_id": ("queue_id",),
-    "queue_name": ("queue_name", "arrival_time", "message_size", "recipients"),
+    "queue_name": ("queue_name", "arrival_time", "message_size"),
     "recipients": ("recipients",),
     "next_attempt_time": ("next_attempt_time",),
     "sender": ("sender", "arrival_time", "message_size"),
@@ -94,7 +94,7 @@ def page(snapshot: Snapshot, selection: Selection, order: Order, limit: int, cur
     total = plan.count(snapshot, selection)
     if not total:
         return Page(0, [], None)
-    chosen = plan.for_page(snapshot, selection, limit + 1, total)
+    chosen = plan.for_page(snapshot, selection, order.field, limit + 1, total)
     with snapshot.open() as database:
         rows = _rows(database, snapshot, (selection, order, after), limit + 1, chosen)
         found = rows.fetchall()
@@ -114,14 +114,14 @@ def stream(snapshot: Snapshot, selection: Selection, order: Order) -> Iterator[b
 def _documents(snapshot: Snapshot, selection: Selection, order: Order) -> Iterator[bytes]:
     with snapshot.open() as database:
         yield b""  # open: whatever goes wrong from now on breaks off what has begun
-        for row in _rows(database, snapshot, (selection, order, None), -1, WALK):
+        for row in _rows(database, snapshot, (selection, order, None), -1, Plan(order.field)):
             yield as_listed(row["json"], row["next_attempt_time"])
 
 
 def oldest(snapshot: Snapshot, selection: Selection, limit: int, total: int) -> list[str]:
     """The queue IDs of the oldest messages that fit, which are `total`."""
     order = Order("arrival_time", descending=False)
-    chosen = plan.for_page(snapshot, selection, limit, total)
+    chosen = plan.for_page(snapshot, selection, order.field, limit, total)
     with snapshot.open() as database:
         rows = _rows(database, snapshot, (selection, order, None), limit, chosen)
         return [row["queue_id"] for row in rows]
@@ -186,9 +186,9 @@ def _rows(
     if after is not None:
         where += f" AND {order.behind}"
         parameters |= {f"after_{number}": value for number, value in enumerate(after)}
-    messages = f"message INDEXED BY message_{order.field}" if chosen.walk else plan.table(chosen.begin)
+    messages = plan.table(chosen.begin) if chosen.walk is None else f"message INDEXED BY message_{chosen.walk}"
     # A queue, a sender or its domain has an index in which messages stand in the order of arrival, too.
-    by_index = chosen.walk or not selection.only(("queue_name", "sender", "sender_domain")).is_empty
+    by_index = chosen.walk is not None or not selection.only(("queue_name", "sender", "sender_domain")).is_empty
     return database.execute(
         "SELECT json, queue_id, next_attempt_time, message.row AS row"  # noqa: S608 - our names
         f" FROM {messages} CROSS JOIN document"

@@ -16,17 +16,19 @@ from postqueue_api.queue.snapshot import Snapshot
 _FEW = 100_000
 
 
-class Plan(NamedTuple):
-    """Walk over the index of the sort order until a page is full; or find everything and sort it.
+# In the index of each of these, messages of one sender, say, stand in the order of arrival.
+_BY_ARRIVAL = ("sender", "sender_domain", "queue_name")
 
-    `begin`: the condition about recipients that messages are found by; None: those about messages are.
+
+class Plan(NamedTuple):
+    """Walk over an index that has messages in the order asked for, until a page is full; or find all and sort them.
+
+    `walk`: the field whose index that is; None: sort. `begin`: the condition about recipients that messages are found
+    by then; None: those about messages are.
     """
 
-    walk: bool
+    walk: str | None
     begin: str | None = None
-
-
-WALK = Plan(walk=True)
 
 
 def count(snapshot: Snapshot, selection: Selection) -> int:
@@ -34,10 +36,18 @@ def count(snapshot: Snapshot, selection: Selection) -> int:
     return snapshot.info.messages if selection.is_empty else _count(snapshot, selection)
 
 
-def for_page(snapshot: Snapshot, selection: Selection, wanted: int, total: int) -> Plan:
-    """The way to the first `wanted` of `total` messages that fit: a walk when it passes fewer than are to sort."""
+def for_page(snapshot: Snapshot, selection: Selection, field: str, wanted: int, total: int) -> Plan:
+    """The way to the first `wanted` of `total` messages that fit: a walk when it passes fewer than are to sort.
+
+    How many it passes is guessed: those that fit may all stand at the far end. By arrival, where spam stands
+    together, the walk passes only messages that fit a condition on queue or sender.
+    """
     first, candidates = _fewest(snapshot, selection)
-    return Plan(walk=False, begin=first) if candidates * total <= wanted * snapshot.info.messages else WALK
+    length, walk = snapshot.info.messages, field
+    if field == "arrival_time":
+        ways = [(count(snapshot, selection.only({name})), name) for name in _BY_ARRIVAL if _is_one(selection, name)]
+        length, walk = min(ways, default=(length, walk))
+    return Plan(None, first) if candidates * total <= wanted * length else Plan(walk)
 
 
 def begin(snapshot: Snapshot, selection: Selection) -> str | None:
@@ -48,6 +58,11 @@ def begin(snapshot: Snapshot, selection: Selection) -> str | None:
 def table(begun_by: str | None) -> str:
     """The table message, for a query whose condition begins with `begun_by`: SQLite is kept from another way."""
     return "message" if begun_by is None else "message NOT INDEXED"
+
+
+def _is_one(selection: Selection, name: str) -> bool:
+    given = getattr(selection, name)
+    return len(given) == 1 if name == "queue_name" else given is not None
 
 
 def _fewest(snapshot: Snapshot, selection: Selection) -> tuple[str | None, int]:

@@ -1,9 +1,10 @@
 -- Made after the rows are in, which is faster, and after the index over queue_id: see snapshot_writer.py.
 
 -- One per sort order (page.py); those over a queue or sender serve groups and ages too, and so hold what these sum up.
-CREATE INDEX message_arrival_time ON message (arrival_time);
+-- Each has the messages of one queue or sender in the order of arrival: of time, size and row.
+CREATE INDEX message_arrival_time ON message (arrival_time, message_size);
 CREATE INDEX message_message_size ON message (message_size);
-CREATE INDEX message_queue_name ON message (queue_name, arrival_time, message_size, recipients);
+CREATE INDEX message_queue_name ON message (queue_name, arrival_time, message_size, row, recipients);
 CREATE INDEX message_recipients ON message (recipients);
 CREATE INDEX message_next_attempt_time ON message (next_attempt_time);
 CREATE INDEX message_sender ON message (sender, arrival_time, message_size);
