@@ -86,7 +86,7 @@ def test_intent_outcomes_and_end_are_on_disk_when_the_call_returns(journal: Jour
     number = journal.begin("op-1", REQUEST, TARGETS).number
     journal.start(number)
     assert states(path) == {"op-1": "running"}
-    journal.intend(number, [(1, False), (3, True)])
+    journal.intend(number, [(1, False, None), (3, True, "DDDDDD")])
     assert [each.was_held for each in JournalReader(path).results("op-1", 10)] == [False, None, True]
     journal.settle(number, [Settlement(1, "held"), Settlement(2, "not_found", "it is not there")])
     journal.finish(number, "interrupted", "mail_system_down: Postfix is not running")

@@ -13,13 +13,18 @@ from tests.fake_commands import COMPLAINTS, FakeCommands, commands
 
 __all__ = ["commands"]
 
-HOLD = QueueName.parse("hold")
+HOLD, DEFERRED = QueueName.parse("hold"), QueueName.parse("deferred")
 IDS = [QueueId.parse(text) for text in ("ABCDEF12", "4jY9Jt1qzWz2Ff8Q", "0123456789")]
+
+
+def hold(postfix: Postfix, ids: list[QueueId]) -> Report:
+    return postsuper.hold(postfix, ids, HOLD)
+
 
 Call = Callable[[Postfix, list[QueueId]], Report]
 CALLS: dict[str, Call] = {
     "-d - hold": lambda postfix, ids: postsuper.delete(postfix, ids, HOLD),
-    "-h -": postsuper.hold,
+    "-h - deferred": hold,
     "-H -": postsuper.release,
     "-r - hold": lambda postfix, ids: postsuper.requeue(postfix, ids, HOLD),
     "-e - hold": lambda postfix, ids: postsuper.expire(postfix, ids, HOLD),
@@ -47,7 +52,7 @@ def test_only_an_id_with_a_line_of_its_own_was_acted_on(commands: FakeCommands, 
         f"postsuper: ABCDEF12: {words}\npostsuper: warning: invalid mail queue id: ../x\npostsuper: Deleted: 1 message"
     )
     commands.says("postsuper", (said, 0))
-    assert postsuper.hold(commands.postfix, IDS) == Report(said={IDS[0]: [words]})
+    assert hold(commands.postfix, IDS) == Report(said={IDS[0]: [words]})
 
 
 def test_two_lines_for_one_id_are_both_kept_in_order(commands: FakeCommands) -> None:
@@ -71,7 +76,7 @@ def test_two_lines_for_one_id_are_both_kept_in_order(commands: FakeCommands) -> 
 )
 def test_what_is_not_such_a_line_reports_nothing(commands: FakeCommands, line: str) -> None:
     commands.says("postsuper", (line, 0))
-    assert postsuper.hold(commands.postfix, IDS) == Report()
+    assert hold(commands.postfix, IDS) == Report()
 
 
 @pytest.mark.parametrize(
@@ -93,21 +98,21 @@ def test_each_complaint_is_its_own_error(
     commands: FakeCommands, complaint: tuple[str, int], error: type[Error]
 ) -> None:
     commands.says("postsuper", complaint)
-    report = postsuper.hold(commands.postfix, IDS)
+    report = hold(commands.postfix, IDS)
     assert report.said == {}
     assert type(report.failure) is error
 
 
 def test_a_missing_command_and_one_that_does_not_end_are_told_apart(commands: FakeCommands) -> None:
     with pytest.raises(NotInstalled):
-        postsuper.hold(commands.postfix, IDS)
+        hold(commands.postfix, IDS)
     commands.write("postsuper", "exec sleep 60")
     with pytest.raises(CommandTimeout):
-        postsuper.hold(Postfix(commands.directory, None, 0.2), IDS)
+        hold(Postfix(commands.directory, None, 0.2), IDS)
 
 
 def test_ten_thousand_ids_go_through_one_run(commands: FakeCommands) -> None:
     commands.write("postsuper", "sed 's/.*/postsuper: &: placed on hold/' >&2")
     many = [QueueId.parse(f"ABCDEF{number:06d}") for number in range(10_000)]
-    assert list(postsuper.hold(commands.postfix, many).said) == many
+    assert list(hold(commands.postfix, many).said) == many
     assert len(commands.starts("postsuper")) == 1

@@ -4,7 +4,8 @@ Acting on a message that Postfix is delivering lies: postsuper says "removed" an
 Only `hold` gives a fixed point. So delete, hold, requeue and expire go this way:
 
     look        is it there, complete, and the message that was meant?
-    hold        postsuper -h, after the journal knows that we are about to
+    hold        postsuper -h from the queue where it was seen, after the journal knows that we are about to; what qmgr
+                has in its memory gets a new name on the way (taking_out.py)
     lock        wait until no delivery agent holds the file (they hold a shared flock), then keep it locked
     look again  is it still that message, and is anybody left to deliver it to?
     keep        before a delete: a copy into the trash
@@ -17,6 +18,7 @@ marked as expired, and noted so, goes back to its sender whoever releases it.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,21 +29,37 @@ from pathlib import Path
 from typing import Protocol
 
 from postqueue_api.agent import failpoint
-from postqueue_api.agent.look import Look
+from postqueue_api.agent.look import ASKED_BEFORE, Look, untouchable
 from postqueue_api.agent.marks import Marks
-from postqueue_api.agent.message import HOLD, MAILDROP, Message, is_file, is_same, status, try_lock, unlock
+from postqueue_api.agent.message import (
+    ACTIVE,
+    DEFERRED,
+    HOLD,
+    INCOMING,
+    MAILDROP,
+    Message,
+    is_file,
+    is_same,
+    status,
+    try_lock,
+    unlock,
+)
 from postqueue_api.agent.settling import Settling
+from postqueue_api.agent.taking_out import choose_name, take_out, take_reasons_along
 from postqueue_api.errors import CommandFailed, Error, StorageFull
 from postqueue_api.postfix import postqueue, postsuper, queue_file
 from postqueue_api.postfix.arguments import QueueId
 from postqueue_api.postfix.postsuper import Report
 from postqueue_api.postfix.process import Postfix
-from postqueue_api.queue.operation import Action, Item, Settlement
+from postqueue_api.queue.operation import ACTING, EXPIRED, Action, Item, Settlement
 
 log = logging.getLogger(__name__)
 
+_MOVES = 3
 _LOCK_PAUSE_SECONDS = 0.05
 _AHEAD_SECONDS = 1.0
+_RETURN_SECONDS = 2.0
+_ASKED_TO_RETURN = "Postfix was asked to return it now"
 _BACK_AT_NEXT_ATTEMPT = "it goes back at its next delivery attempt"
 
 
@@ -52,8 +70,8 @@ class Records(Protocol):
     def keeps_copies(self) -> bool:
         """Whether what is deleted goes into the trash first."""
 
-    def intend(self, items: Iterable[tuple[int, bool]]) -> None:
-        """These positions are about to be touched; each with whether it was on hold before."""
+    def intend(self, items: Iterable[tuple[int, bool, str | None]]) -> None:
+        """These positions are about to be touched; each with whether it was on hold before, and its new name."""
 
     def act(self, positions: Iterable[int]) -> None:
         """These are on hold and locked now, and about to be acted on."""
@@ -68,7 +86,9 @@ class Records(Protocol):
 @dataclass
 class Chunk:
     """A handful of messages on their way through one action; `run` settles each of them, and when the journal has
-    the outcomes, `forget` removes what would have told them after a crash. `stopping`: do not wait for locks then."""
+    the outcomes, `forget` removes what would have told them after a crash. `long_queue_ids`: what Postfix would name a
+    new message by; `plain_hold`: it looks for what is on hold in no directory below. `stopping`: do not wait for locks
+    then."""
 
     operation_id: str
     postfix: Postfix
@@ -76,6 +96,8 @@ class Chunk:
     action: Action
     lock_wait_seconds: float
     records: Records
+    long_queue_ids: bool
+    plain_hold: bool
     stopping: threading.Event = field(default_factory=threading.Event)
     meanwhile: Callable[[], object] | None = None  # to be done while postsuper runs
     _ahead: tuple[float, Sequence[Item], list[Message | Settlement]] = (0.0, (), [])
@@ -102,7 +124,12 @@ class Chunk:
     def put_back(self, items: Sequence[Item]) -> list[Settlement]:
         """Settle what was touched before a restart without going on: what we put on hold is released."""
         messages = self._to_act_on(items)
-        self._settling.give_back(messages, "skipped", "the agent was stopped before it came to this message")
+        if self.action == "flush":  # an attempt cannot be taken back: what may have been asked for is
+            self._flush(messages)
+        if self.action == "expire":  # nor can what postsuper has marked
+            self._return(list(filter(_is_marked_as_expired, messages)))
+        left = self._settling.unsettled(messages)
+        self._settling.give_back(left, "skipped", "the agent was stopped before it came to this message")
         return self._settling.settlements
 
     def forget(self, items: Sequence[Item]) -> None:
@@ -139,7 +166,7 @@ class Chunk:
             else:
                 self._settling.settlements.append(seen)
                 if seen.outcome == "expired":
-                    self._send_back_if_deferred(item)
+                    self._send_back_if_deferred(item, QueueId(seen.new_queue_id or item.target.queue_id))
         return messages
 
     # --- flush and release: nothing to lock -----------------------------------------------------------------
@@ -147,26 +174,31 @@ class Chunk:
     def _flush(self, messages: list[Message]) -> None:
         for message in messages:
             if message.queue_name == HOLD:
-                self._settling.settle(message.item, "no_change", "it is on hold: release it first")
-            elif message.queue_name != "deferred":
-                self._settling.settle(message.item, "in_flight", "Postfix is working on it now")
-            elif self._settling.failure is not None:
-                self._settling.settle(message.item, "failed", self._settling.failure.detail)
-            else:
-                try:
+                self._settling.settle(message, "no_change", "it is on hold: release it first")
+            elif message.queue_name != DEFERRED:
+                self._settling.settle(message, "in_flight", "Postfix is working on it now")
+        deferred = self._settling.unsettled(messages)
+        self.records.intend(message.intent for message in deferred)
+        failpoint.reach("flush intended")
+        for message in deferred:
+            try:
+                if self._settling.failure is None:
                     postqueue.flush_message(self.postfix, message.queue_id)
-                except Error as error:
-                    self._settling.failure = error
-                    self._settling.settle(message.item, "failed", error.detail)
-                else:
-                    self._settling.settle(message.item, "scheduled", "a delivery attempt was asked for")
+            except Error as error:
+                self._settling.failure = error
+            if self._settling.failure is None:
+                self._settling.settle(message, "scheduled", "a delivery attempt was asked for")
+            elif message.item.stage is not None:
+                self._settling.settle(message, "scheduled", ASKED_BEFORE)
+            else:
+                self._settling.settle(message, "failed", self._settling.failure.detail)
 
     def _release(self, messages: list[Message]) -> None:
         held = [message for message in messages if message.queue_name == HOLD]
         for message in messages:
             if message.queue_name != HOLD:
-                self._settling.settle(message.item, "no_change", "it is not on hold")
-        self.records.intend((message.item.position, True) for message in held)
+                self._settling.settle(message, "no_change", "it is not on hold")
+        self.records.intend(message.intent for message in held)
         failpoint.reach("release intended")
         self._settling.judge(held, self._settling.say(postsuper.release, held))
 
@@ -180,9 +212,7 @@ class Chunk:
                 self._delete_from_maildrop(in_maildrop, files)
             else:  # a file in maildrop is not yet what could be kept and restored: no sizes, no cleanup
                 for message in in_maildrop:
-                    self._settling.settle(
-                        message.item, "in_flight", "pickup is about to take it in, under another queue ID"
-                    )
+                    self._settling.settle(message, "in_flight", "pickup is about to take it in, under another queue ID")
             held = self._hold(self._without_no_change(others))
             try:
                 fixed = [message for message in self._lock(held, files) if self._look_again(message)]
@@ -199,10 +229,8 @@ class Chunk:
 
     def _abandon(self, messages: list[Message], error: Error) -> None:
         """No room for a copy, or for a record: what was not settled goes back, untouched."""
-        settled = {settlement.position for settlement in self._settling.settlements}
-        left = [message for message in messages if message.item.position not in settled]
         self._settling.failure = error
-        self._settling.give_back(left, "failed", error.detail)
+        self._settling.give_back(self._settling.unsettled(messages), "failed", error.detail)
         self._settling.failure = error
 
     def _without_no_change(self, messages: list[Message]) -> list[Message]:
@@ -210,38 +238,69 @@ class Chunk:
             return messages
         for message in messages:
             if message.was_held:
-                self._settling.settle(message.item, "no_change", "it is on hold already")
+                self._settling.settle(message, "no_change", "it is on hold already")
         return [message for message in messages if not message.was_held]
 
     def _hold(self, messages: list[Message]) -> list[Message]:
         """Move to hold what is not there; return what is there now."""
-        if not messages:
-            return []
-        self.records.intend((message.item.position, message.was_held) for message in messages)
-        failpoint.reach("intended")
-        others = [message for message in messages if message.queue_name != HOLD]
-        report = self._settling.say(partial(postsuper.hold, meanwhile=self.meanwhile), others)
-        # What moved from queue to queue just then was missed; it is met at the second attempt. What was on hold and is
-        # not any more was released by somebody else, and what postsuper need not hold was held by somebody else, since
-        # we looked: it is to go back to where that one wanted it.
-        silent = [message for message in messages if message.queue_id not in report.said]
-        missed = [message for message in silent if not self._settling.is_held(message)]
-        turned = [message for message in missed if message.was_held]
-        if report.runs == 1:
-            positions = {message.item.position for message in missed}
-            theirs = [message for message in silent if message.item.position not in positions]
-            turned += [message for message in theirs if message.queue_name != HOLD and not message.was_held]
-        for message in turned:
-            message.was_held = not message.was_held
-        if turned:
-            self.records.intend((message.item.position, message.was_held) for message in turned)
-        self._settling.say(postsuper.hold, missed)
+        waiting = messages
+        for _ in range(_MOVES):
+            if not waiting:
+                break
+            silent = self._move_to_hold(waiting)
+            # What moved from queue to queue just then was missed: it is met where it is now.
+            waiting = [message for message in silent if not self._settling.is_held(message) and self._seek(message)]
         failpoint.reach("held")
-        gone = [message for message in missed if not self._settling.is_held(message)]
-        for message in gone:
+        for message in waiting:
+            if message.queue_name == ACTIVE:
+                self._settling.settle(message, "in_flight", "Postfix is working on it now")
+            else:
+                self._settling.settle_silence(message)
+        return self._settling.unsettled(messages)
+
+    def _move_to_hold(self, messages: list[Message]) -> list[Message]:
+        """Move each from the queue where it was seen, and from no other. Returns those that were not moved."""
+        active = [message for message in messages if message.queue_name == ACTIVE]
+        for message in messages:
+            message.next_queue_id = None
+        for message in active if self.plain_hold else ():
+            message.next_queue_id = choose_name(message, long_queue_ids=self.long_queue_ids)
+        self.records.intend(message.intent for message in messages)
+        failpoint.reach("intended")
+        said = {message.queue_id for message in active if take_out(self.queue_directory, message)}
+        failpoint.reach("taken out")
+        runs = 1
+        for queue_name, meanwhile in ((INCOMING, None), (DEFERRED, self.meanwhile)):
+            hold = partial(postsuper.hold, queue_name=queue_name, meanwhile=meanwhile)
+            report = self._settling.say(hold, [each for each in messages if each.queue_name == queue_name])
+            said.update(report.said)
+            runs = max(runs, report.runs)
+        silent = [message for message in messages if message.queue_id not in said]
+        if runs == 1:
+            self._leave_to_others([message for message in silent if message.queue_name != HOLD])
+        return silent
+
+    def _leave_to_others(self, messages: list[Message]) -> None:
+        """What is on hold, and not by us, somebody else has held since we looked: it is to stay there."""
+        theirs = [message for message in messages if not message.was_held and self._settling.is_held(message)]
+        for message in theirs:
+            message.was_held = True
+        if theirs:
+            self.records.intend(message.intent for message in theirs)
+
+    def _seek(self, message: Message) -> bool:
+        """Find out where it went, and whether it can be met there; settle it if not."""
+        found = queue_file.find(self.queue_directory, message.queue_id)
+        if found is None or found.queue_name == MAILDROP:
             self._settling.settle_silence(message)
-        positions = {message.item.position for message in gone}
-        return [message for message in messages if message.item.position not in positions]
+            return False
+        if (why := untouchable(message.item, message.queue_id, found)) is not None:
+            self._settling.settle(message, "in_flight", why)
+            return False
+        message.queue_name, message.place = found.queue_name, found.place
+        # What was on hold and is not any more was released by somebody else: it goes back to where that one wanted it.
+        message.was_held = False
+        return True
 
     def _lock(self, messages: list[Message], files: ExitStack) -> list[Message]:
         """Lock what is in hold; what a delivery agent still has after the waiting time goes back."""
@@ -255,6 +314,9 @@ class Chunk:
             if not waiting or time.monotonic() >= deadline or self.stopping.is_set():
                 break
             time.sleep(_LOCK_PAUSE_SECONDS)
+        for message in messages:
+            if message.new_queue_id is not None:
+                take_reasons_along(self.queue_directory, message)
         self._settling.give_back(waiting, "in_flight", "it was being delivered all the while")
         return locked
 
@@ -263,7 +325,7 @@ class Chunk:
         message.place = f"{self.queue_directory}/{queue_name}/{message.queue_id}"
         for _ in range(2):
             try:
-                message.file = files.enter_context(queue_file.open_file(message.place))
+                message.file = files.enter_context(queue_file.open_file(message.place, to_lock=True))
             except FileNotFoundError:  # or the queue has hash directories
                 found = queue_file.find(self.queue_directory, message.queue_id, (queue_name,))
                 if found is None:
@@ -286,14 +348,14 @@ class Chunk:
             return False
         if not is_due:
             self._settling.say(_delete_from_hold, [message])
-            self._settling.settle(message.item, "already_delivered", "every recipient had been dealt with")
+            self._settling.settle(message, "already_delivered", "every recipient had been dealt with")
             return False
         return True
 
     def _act(self, messages: list[Message]) -> None:
         if self.action == "hold":
             for message in messages:
-                self._settling.settle(message.item, "held")
+                self._settling.settle(message, "held")
             return
         self.records.act(message.item.position for message in messages)
         failpoint.reach("acting")
@@ -329,6 +391,11 @@ class Chunk:
                 expired.append(message)
             else:
                 self._settling.settle_silence(message)
+        failpoint.reach("expire said")
+        self._return(expired)
+
+    def _return(self, expired: list[Message]) -> None:
+        """Let what is marked as expired go back to its sender; what was on hold before does so when it is released."""
         try:
             self.records.expire([message.item.position for message in expired])
         except StorageFull:  # too late to refuse; the outcome waits until there is room for it
@@ -336,21 +403,30 @@ class Chunk:
         failpoint.reach("expired")
         for message in expired:
             if message.was_held:
-                self._settling.settle(message.item, "expired", "it is on hold, and goes back when it is released")
+                self._settling.settle(message, "expired", "it is on hold, and goes back when it is released")
         released = [message for message in expired if not message.was_held]
         unlock(released)
         self._settling.say(postsuper.release, released)
         failpoint.reach("expired released")
-        for message in released:
-            if self._settling.is_held(message):
-                self._settling.give_back([message], "expired", _BACK_AT_NEXT_ATTEMPT)
-            else:
-                self._settling.settle(message.item, "expired", self._send_back(message.queue_id))
+        held = [message for message in released if self._settling.is_held(message)]
+        self._settling.give_back(held, "expired", _BACK_AT_NEXT_ATTEMPT)
+        asked = {message.queue_id: self._send_back(message.queue_id) for message in self._settling.unsettled(released)}
+        self._wait_for_returns([queue_id for queue_id, said in asked.items() if said == _ASKED_TO_RETURN])
+        for message in self._settling.unsettled(released):
+            self._settling.settle(message, "expired", asked[message.queue_id])
 
-    def _send_back_if_deferred(self, item: Item) -> None:
-        found = queue_file.find(self.queue_directory, item.target.queue_id, ("deferred",))
+    def _wait_for_returns(self, queue_ids: list[QueueId]) -> None:
+        """Wait a while until they are gone. qmgr returns them without a lock on their files: who acts on them after
+        this operation would not see it."""
+        deadline = time.monotonic() + _RETURN_SECONDS
+        while queue_ids and time.monotonic() < deadline and not self.stopping.is_set():
+            time.sleep(_LOCK_PAUSE_SECONDS)
+            queue_ids = [queue_id for queue_id in queue_ids if queue_file.find(self.queue_directory, queue_id)]
+
+    def _send_back_if_deferred(self, item: Item, queue_id: QueueId) -> None:
+        found = queue_file.find(self.queue_directory, queue_id, (DEFERRED,))
         if found is not None and is_same(item.target, queue_file.read_identity(found.place)):
-            self._send_back(QueueId(item.target.queue_id))
+            self._send_back(queue_id)
 
     def _send_back(self, queue_id: QueueId) -> str:
         """Ask for the attempt that returns an expired message, which else waits for its next retry time."""
@@ -359,19 +435,28 @@ class Chunk:
         except Error as error:
             log.warning("an expired message could not be flushed: %s", error)
             return _BACK_AT_NEXT_ATTEMPT
-        return "Postfix was asked to return it now"
+        return _ASKED_TO_RETURN
 
     def _delete_from_maildrop(self, messages: list[Message], files: ExitStack) -> None:
         tried = [(message, try_lock(message)) for message in messages if self._open(message, MAILDROP, files)]
         free = [message for message, locked in tried if locked]
         for message, locked in tried:
             if not locked:
-                self._settling.settle(message.item, "in_flight", "pickup is taking it in, under another queue ID")
+                self._settling.settle(message, "in_flight", "pickup is taking it in, under another queue ID")
         if free:
             # Not noted as acted on: if the agent is killed now, pickup may take it in, and nobody can tell afterwards.
-            self.records.intend((message.item.position, False) for message in free)
+            self.records.intend(message.intent for message in free)
             failpoint.reach("maildrop intended")
             self._settling.judge(free, self._settling.say(_delete_from_maildrop, free))
+
+
+def _is_marked_as_expired(message: Message) -> bool:
+    """Whether an expire that broke off had come that far."""
+    is_begun = message.item.stage in (ACTING, EXPIRED)
+    try:
+        return is_begun and queue_file.is_force_expired(os.lstat(message.place))
+    except FileNotFoundError:
+        return False
 
 
 def _delete_from_hold(postfix: Postfix, ids: Sequence[QueueId]) -> Report:

@@ -175,7 +175,7 @@ class Executor:
                 break
         failpoint.reach("settled")
         queue_ids = {item.position: item.target.queue_id for item in items}
-        tell_messages(operation, ((queue_ids[found.position], found.outcome) for found in settlements))
+        tell_messages(operation, ((queue_ids[each.position], each.outcome, each.new_queue_id) for each in settlements))
         with self._changed:
             self._changed.notify_all()
 

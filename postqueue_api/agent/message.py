@@ -11,13 +11,14 @@ from postqueue_api.postfix import queue_file
 from postqueue_api.postfix.arguments import QueueId, QueueName
 from postqueue_api.queue.operation import Item, Target
 
-HOLD, MAILDROP = QueueName("hold"), QueueName("maildrop")
+HOLD, MAILDROP, INCOMING = QueueName("hold"), QueueName("maildrop"), QueueName("incoming")
+ACTIVE, DEFERRED = QueueName("active"), QueueName("deferred")
 _NULL_SENDER = "mailer-daemon"
 
 
 @dataclass
 class Message:
-    """A message under our hands."""
+    """A message under our hands. `next_queue_id`: what it will be called when it is taken out of `active`."""
 
     item: Item
     queue_id: QueueId
@@ -26,6 +27,17 @@ class Message:
     was_held: bool
     file: BinaryIO | None = None
     is_marked: bool = False  # there is a second link to its file
+    next_queue_id: QueueId | None = None
+
+    @property
+    def new_queue_id(self) -> QueueId | None:
+        """What it is called since it was taken out of `active`; None while it has the name by which it was meant."""
+        return None if self.queue_id == self.item.target.queue_id else self.queue_id
+
+    @property
+    def intent(self) -> tuple[int, bool, str | None]:
+        """What the journal is to know of it before it is touched."""
+        return self.item.position, self.was_held, self.next_queue_id or self.new_queue_id
 
 
 def is_same(target: Target, found: queue_file.Identity | None) -> bool:
@@ -69,8 +81,8 @@ def try_lock(message: Message) -> bool:
 def unlock(messages: Iterable[Message]) -> None:
     """Let go of what Postfix is to work with at once: pickup and qmgr pass over a file that is locked."""
     for message in messages:
-        assert message.file is not None
-        fcntl.flock(message.file, fcntl.LOCK_UN)
+        if message.file is not None:
+            fcntl.flock(message.file, fcntl.LOCK_UN)
 
 
 def _comparable(sender: str) -> str:

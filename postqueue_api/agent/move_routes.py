@@ -134,5 +134,5 @@ def _tell(operation: Operation) -> None:
     """The lines of an operation that was over as soon as it was written down."""
     tell_operation("operation", operation, selection=operation.selection, messages=operation.requested)
     items = workplace().moves.items(operation.number)
-    tell_messages(operation, ((item.target.queue_id, item.outcome) for item in items))
+    tell_messages(operation, ((item.target.queue_id, item.outcome, None) for item in items))
     tell_operation("operation_end", operation, state=operation.state, outcomes=operation.outcomes)

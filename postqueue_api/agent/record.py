@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from postqueue_api.agent.message import Message
+from postqueue_api.agent.message import ACTIVE, Message
 from postqueue_api.agent.trash import Original, Trash
 from postqueue_api.queue.journal import Journal
 from postqueue_api.queue.operation import EXPIRED, Operation
@@ -21,8 +21,8 @@ class Record:
         """Whether what is deleted goes into the trash first."""
         return self._is_export or (self._operation.keep_copy and self._trash.keeps)
 
-    def intend(self, items: Iterable[tuple[int, bool]]) -> None:
-        """These positions are about to be touched; each with whether it was on hold before."""
+    def intend(self, items: Iterable[tuple[int, bool, str | None]]) -> None:
+        """These positions are about to be touched; each with whether it was on hold before, and its new name."""
         self._journal.intend(self._operation.number, items)
 
     def act(self, positions: Iterable[int]) -> None:
@@ -37,7 +37,7 @@ class Record:
         """Copy what is about to be deleted into the trash, unless the operation wants no copy. Raises StorageFull."""
         if self.keeps_copies:
             originals = [
-                Original(message.queue_id, _home(message), message.file)
+                Original(message.item.target.queue_id, _home(message), message.file)
                 for message in messages
                 if message.file is not None
             ]
@@ -52,4 +52,6 @@ def _home(message: Message) -> str:
     """The queue that a message was in before we touched it; now it is on hold."""
     if message.was_held:
         return "hold"
+    if message.new_queue_id is not None:
+        return ACTIVE
     return "deferred" if message.queue_name == "hold" else message.queue_name

@@ -17,6 +17,8 @@ from postqueue_api.queue.trash import Copy, TrashBook
 log = logging.getLogger(__name__)
 
 _TEMPORARY = "restore-"
+# What was there may be in the memory of qmgr still, and is lost if it is back under its old name: taking_out.py.
+_IN_MEMORY = ("active", "incoming")
 _ATTEMPTS = 3
 
 
@@ -156,9 +158,10 @@ def _queue_id(queue_directory: Path, copy: Copy, order: Order, inode: int) -> st
     Source: src/global/mail_queue.c; a long queue ID names the file for ever, a short one must fit the inode
     """
     is_long = naming.is_long(copy.queue_id)
-    if copy.origin is None:
+    if copy.origin is None and copy.queue_name not in _IN_MEMORY:
         return copy.queue_id if is_long else naming.short_queue_id(inode)
-    if is_long and order.long_queue_ids and queue_file.find(queue_directory, copy.queue_id) is None:
+    is_free = queue_file.find(queue_directory, copy.queue_id) is None
+    if copy.origin is not None and is_long and order.long_queue_ids and is_free:
         return copy.queue_id
     return naming.long_queue_id(inode) if order.long_queue_ids else naming.short_queue_id(inode)
 

@@ -3,17 +3,17 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from postqueue_api.agent.look import DONE, LOOK_PAUSE_SECONDS, LOOKS, happened, released
+from postqueue_api.agent.look import DONE, LOOK_PAUSE_SECONDS, LOOKS, happened, released, settlement
 from postqueue_api.agent.message import HOLD, Message, is_file
 from postqueue_api.errors import CommandTimeout, Error
 from postqueue_api.postfix import postsuper, queue_file
 from postqueue_api.postfix.arguments import QueueId
 from postqueue_api.postfix.postsuper import Report
 from postqueue_api.postfix.process import Postfix
-from postqueue_api.queue.operation import Action, Item, Settlement
+from postqueue_api.queue.operation import Action, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,14 @@ class Settling:
         self.settlements: list[Settlement] = []
         self.failure: Error | None = None
 
-    def settle(self, item: Item, outcome: str, detail: str | None = None) -> None:
+    def settle(self, message: Message, outcome: str, detail: str | None = None) -> None:
         """This is what became of it."""
-        self.settlements.append(Settlement(item.position, outcome, detail))
+        self.settlements.append(settlement(message.item, message.queue_id, outcome, detail))
+
+    def unsettled(self, messages: Iterable[Message]) -> list[Message]:
+        """Those of which it is not known yet."""
+        settled = {settlement.position for settlement in self.settlements}
+        return [message for message in messages if message.item.position not in settled]
 
     def is_held(self, message: Message) -> bool:
         """Whether it is on hold now."""
@@ -62,7 +67,7 @@ class Settling:
         """Settle messages by what postsuper said of each."""
         for message in messages:
             if _WORDS[self._action] in report.said.get(message.queue_id, ()):
-                self.settle(message.item, DONE[self._action])
+                self.settle(message, DONE[self._action])
             else:
                 self.settle_silence(message)
 
@@ -70,9 +75,9 @@ class Settling:
         """What postsuper said nothing of is looked up."""
         outcome, found = self._look_up(message)
         if outcome is not None:
-            self.settle(message.item, outcome, "postsuper did not say so, but so it is")
+            self.settle(message, outcome, "postsuper did not say so, but so it is")
         elif found is None:
-            self.settle(message.item, "not_found", "it left the queue at that moment")
+            self.settle(message, "not_found", "it left the queue at that moment")
         else:
             why = "postsuper did not act on it" if self.failure is None else self.failure.detail
             self.give_back([message], "failed", why)
@@ -101,6 +106,6 @@ class Settling:
         left = {message.item.position for message in messages if not message.was_held and self.is_held(message)}
         for message in messages:
             if message.item.position in left:
-                self.settle(message.item, "failed", f"it is on hold and could not be released; {detail}")
+                self.settle(message, "failed", f"it is on hold and could not be released; {detail}")
             else:
-                self.settle(message.item, outcome, detail)
+                self.settle(message, outcome, detail)

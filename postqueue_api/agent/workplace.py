@@ -157,13 +157,16 @@ class Workplace:
         return replace(postfix, guard=self._guard), instance
 
     def _begin_chunk(self, operation: Operation) -> Chunk:
+        instance = self.instance
         return Chunk(
             operation_id=operation.operation_id,
             postfix=self.postfix,
-            queue_directory=self.instance.queue_directory,
+            queue_directory=instance.queue_directory,
             action="delete" if operation.action == "export" else operation.action,
             lock_wait_seconds=self.settings.lock_wait_seconds,
             records=Record(operation, self.journal, self.trash),
+            long_queue_ids=instance.enable_long_queue_ids,
+            plain_hold="hold" not in instance.hash_queue_names,
             stopping=self.executor.stopping,
         )
 
@@ -193,8 +196,9 @@ class Workplace:
             return Settlement(item.position, "failed", error.detail)
         except Error as error:
             return Settlement(item.position, "failed", error.detail)
-        renamed = "" if queue_id == item.target.queue_id else f", with the queue ID {queue_id}"
-        return Settlement(item.position, "restored", f"it is in {to} again{renamed}")
+        if queue_id == item.target.queue_id:
+            return Settlement(item.position, "restored", f"it is in {to} again")
+        return Settlement(item.position, "restored", f"it is in {to} again, with the queue ID {queue_id}", queue_id)
 
 
 def _sole_agent(directory: Path) -> int:

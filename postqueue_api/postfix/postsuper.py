@@ -42,15 +42,18 @@ def delete(postfix: Postfix, ids: Sequence[QueueId], queue_name: QueueName) -> R
     return _act(postfix, ids, "-d", queue_name)
 
 
-def hold(postfix: Postfix, ids: Sequence[QueueId], meanwhile: Callable[[], object] | None = None) -> Report:
-    """Put messages on hold: no delivery attempt and no expiry until they are released.
+def hold(
+    postfix: Postfix, ids: Sequence[QueueId], queue_name: QueueName, meanwhile: Callable[[], object] | None = None
+) -> Report:
+    """Put messages of one queue on hold: no delivery attempt and no expiry until they are released.
 
     `meanwhile` is called while postsuper runs, which uses a processor of its own.
 
-    Runs:     postsuper -h -, with the IDs on standard input
-    Source:   postsuper(1), option -h; nothing is said of a message that is on hold already
+    Runs:     postsuper -h - QUEUE, with the IDs on standard input
+    Source:   postsuper(1), option -h; nothing is said of a message that is not in that queue. One of `active` is lost
+              if it is released too soon: agent/taking_out.py
     """
-    return _act(postfix, ids, "-h", meanwhile=meanwhile)
+    return _act(postfix, ids, "-h", queue_name, meanwhile=meanwhile)
 
 
 def release(postfix: Postfix, ids: Sequence[QueueId]) -> Report:

@@ -131,17 +131,22 @@ def find(queue_directory: Path, queue_id: str, queue_names: Sequence[str] = QUEU
 
 
 def hash_directory(queue_id: str) -> str:
-    """The hash directory of a queue ID at the default depth, 1.
+    """The hash directory of a queue ID at the default depth, 1. Source: postconf(5), hash_queue_depth"""
+    return hash_digits(queue_id)[0]
+
+
+def hash_digits(queue_id: str) -> str:
+    """The names of its hash directories, one below the other, each of one character.
 
     Source: postconf(5), hash_queue_depth; src/global/mail_queue.h: long IDs are hashed by their microseconds
     """
     inode_at = queue_id.rfind("z")
     if inode_at < 4:
-        return queue_id[0]
+        return queue_id[:HASH_DEPTH_LIMIT]
     microseconds = 0
     for digit in queue_id[inode_at - 4 : inode_at]:
         microseconds = microseconds * 52 + _DIGITS.get(digit, 0)
-    return f"{microseconds:05X}"[0]
+    return f"{microseconds:05X}"
 
 
 def _guess(queue: str, queue_id: str) -> tuple[str, os.stat_result] | None:
@@ -189,13 +194,15 @@ def read_identity(path: Path | str) -> Identity | None:
         return None
 
 
-def open_file(path: Path | str) -> BinaryIO:
+def open_file(path: Path | str, *, to_lock: bool = False) -> BinaryIO:
     """Open to read. Never waits, and never follows a link: what is named like a queue file need not be one.
+
+    `to_lock`: for an exclusive lock; NFS gives none on a file that is not open to write (fs/nfs/file.c, EBADF).
 
     Raises:   OSError
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    return cast(BinaryIO, io.FileIO(os.open(path, flags)))
+    flags = (os.O_RDWR if to_lock else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return cast(BinaryIO, io.FileIO(os.open(path, flags), "r+" if to_lock else "r"))
 
 
 def _identity(records: "_Records") -> Identity | None:

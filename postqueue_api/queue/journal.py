@@ -29,7 +29,7 @@ from postqueue_api.queue.operation import (
 )
 
 # Written into the file; raised when an older program would misread what is in it. 0 is a file of before that, or new.
-VERSION = 1
+VERSION = 2
 # SQLite itself would walk over all that is settled, and take the longer the further an operation is.
 _UNSETTLED = "item INDEXED BY item_unfinished"
 
@@ -58,6 +58,7 @@ class Journal:
             self._database.execute("PRAGMA foreign_keys = ON")
             self._database.executescript(schema())
             if version != VERSION:
+                _add_what_is_new(self._database)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
@@ -114,12 +115,14 @@ class Journal:
                 (time.time(), number),
             )
 
-    def intend(self, number: int, items: Iterable[tuple[int, bool]]) -> None:
-        """Note, before the first command for them, which messages are about to be touched: (position, was_held)."""
+    def intend(self, number: int, items: Iterable[tuple[int, bool, str | None]]) -> None:
+        """Note, before the first command for them, which messages are about to be touched: (position, was_held,
+        new_queue_id)."""
         with self.transaction() as database:
             database.executemany(
-                f"UPDATE item SET was_held = ?, stage = {TOUCHED} WHERE operation = ? AND position = ?",  # noqa: S608
-                ((was_held, number, position) for position, was_held in items),
+                f"UPDATE item SET was_held = ?, new_queue_id = ?, stage = {TOUCHED}"  # noqa: S608
+                " WHERE operation = ? AND position = ?",
+                ((was_held, new_queue_id, number, position) for position, was_held, new_queue_id in items),
             )
 
     def act(self, number: int, positions: Iterable[int], stage: int = ACTING) -> None:
@@ -146,9 +149,9 @@ class Journal:
             has_copies = database.execute("SELECT 1 FROM trash WHERE state = 'written' LIMIT 1").fetchone() is not None
             for outcome, settled in by_outcome.items():
                 written = database.executemany(
-                    "UPDATE item SET outcome = ?, detail = ?, finished_at = ?"
+                    "UPDATE item SET outcome = ?, detail = ?, new_queue_id = ?, finished_at = ?"
                     " WHERE operation = ? AND position = ? AND outcome IS NULL",
-                    ((outcome, each.detail, now, number, each.position) for each in settled),
+                    ((outcome, each.detail, each.new_queue_id, now, number, each.position) for each in settled),
                 ).rowcount
                 if written:
                     database.execute(
@@ -243,6 +246,12 @@ def _settle_copies(database: sqlite3.Connection, number: int, settled: Iterable[
         " AND +operation_id = (SELECT operation_id FROM operation WHERE number = ?2)",
         ((each.outcome, number, each.position) for each in settled),
     )
+
+
+def _add_what_is_new(database: sqlite3.Connection) -> None:
+    """Add what a file of an earlier version has not."""
+    if "new_queue_id" not in {name for _, name, *_ in database.execute("PRAGMA table_info (item)")}:
+        database.execute("ALTER TABLE item ADD COLUMN new_queue_id TEXT")
 
 
 def _version(database: sqlite3.Connection) -> int:

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS item (
     outcome      TEXT,                 -- null: not yet known
     detail       TEXT,
     finished_at  REAL,
+    new_queue_id TEXT,                 -- what we call it since, or are about to
     PRIMARY KEY (operation, position)
 ) WITHOUT ROWID;
 

@@ -90,7 +90,8 @@ class Item(msgspec.Struct, frozen=True):
 
     `stage`: None while it was not touched; TOUCHED when it is about to be put on hold; ACTING when it is on hold,
     locked, with recipients left, and about to be acted on; EXPIRED when it is marked as expired. `was_held`: whether it
-    was on hold before we touched it.
+    was on hold before we touched it. `new_queue_id`: what it is called since we took it out of the hands of qmgr, or is
+    about to be called; with an outcome, what it was called when that came about, where that is another name.
     """
 
     position: int
@@ -100,14 +101,16 @@ class Item(msgspec.Struct, frozen=True):
     outcome: str | None
     detail: str | None
     finished_at: float | None
+    new_queue_id: str | None = None
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What became of one message, and in a few words why."""
+    """What became of one message, and in a few words why; and what it is called, where that is another name by now."""
 
     position: int
     outcome: str
     detail: str | None = None
+    new_queue_id: str | None = None
 
 
 def too_many(limit: int) -> PayloadTooLarge:
@@ -144,6 +147,7 @@ def item_of(row: sqlite3.Row) -> Item:
         outcome=row["outcome"],
         detail=row["detail"],
         finished_at=row["finished_at"],
+        new_queue_id=row["new_queue_id"],
     )
 
 

@@ -151,7 +151,10 @@ class Sandbox:
         self.wait_until(lambda: {row["queue_name"] for row in self.queue()} <= {"deferred", "hold"}, seconds)
 
     def open_site(self, site: str, delay_seconds: float = 0.0) -> None:
-        """Let a site accept mail from now on, each message only after `delay_seconds`. Postfix must be told to try."""
+        """Let a site accept mail from now on, each message only after `delay_seconds`. Postfix must be told to try.
+
+        Without a delay, what waits for an earlier one is accepted at once.
+        """
         self._set(site, Site(site, delay_seconds=delay_seconds))
 
     def close_site(self, site: str, stage: str = "CONNECT", reply: bytes = b"") -> None:

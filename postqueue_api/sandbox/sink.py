@@ -11,6 +11,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ _REPLIES = {
     b"QUIT": b"221 2.0.0 Bye",
 }
 _LINE_LIMIT_BYTES = 1 << 20
+_PAUSE_SECONDS = 0.05
 
 
 def bound_socket(port: int = 0) -> socket.socket:
@@ -168,8 +170,7 @@ class Sinks:
             if not line:
                 raise ConnectionError
             lines.append(line.removeprefix(b".").removesuffix(b"\r\n") + b"\n")
-        if listener.site.delay_seconds:
-            await asyncio.sleep(listener.site.delay_seconds)
+        await _delay(listener)
         objection = _objection(listener.site, b"END")
         if not objection:
             self._keep(listener.site.name, envelope, b"".join(lines))
@@ -183,6 +184,13 @@ class Sinks:
         (self._accepted / f"{name}.json").write_text(json.dumps(record))
         (self._accepted / f"{name}.part").write_bytes(content)
         (self._accepted / f"{name}.part").rename(self._accepted / f"{name}.eml")
+
+
+async def _delay(listener: _Listener) -> None:
+    """Wait as long as the site does, or until it is open without a delay."""
+    until = time.monotonic() + listener.site.delay_seconds
+    while (left := until - time.monotonic()) > 0 and (listener.site.delay_seconds or listener.site.stage):
+        await asyncio.sleep(min(left, _PAUSE_SECONDS))
 
 
 def _objection(site: Site, stage: bytes) -> bytes:

@@ -164,6 +164,7 @@ def _result(item: Item) -> dict[str, Any]:
         "sender": item.target.sender,
         "outcome": item.outcome,
         "detail": item.detail,
+        "new_queue_id": None if item.outcome is None else item.new_queue_id,
         "finished_at": item.finished_at,
     }
 

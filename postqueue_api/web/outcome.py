@@ -52,21 +52,27 @@ def answer_change(operation: Operation, queue_id: str, status: int) -> Response:
     """
     items = context().journal.results(operation.operation_id, 1)
     outcome, detail = (items[0].outcome, items[0].detail) if items else (None, None)
-    _refuse_what_was_not_done(operation, outcome, detail)
+    new_queue_id = items[0].new_queue_id if outcome else None
+    _refuse_what_was_not_done(operation, outcome, detail, new_queue_id)
     change = {
         "operation_id": operation.operation_id,
         "action": operation.action,
         "queue_id": queue_id,
         "outcome": outcome,
         "detail": detail if outcome else "it is not its turn yet, or takes long: ask for the operation",
+        "new_queue_id": new_queue_id,
     }
     response = answer(change, {None: 202, "no_change": 200}.get(outcome, status))
     response.headers["Location"] = f"/v1/operations/{operation.operation_id}"
     return response
 
 
-def _refuse_what_was_not_done(operation: Operation, outcome: str | None, detail: str | None) -> None:
+def _refuse_what_was_not_done(
+    operation: Operation, outcome: str | None, detail: str | None, new_queue_id: str | None
+) -> None:
     known: dict[str, Any] = {"outcome": outcome, "operation_id": operation.operation_id}
+    if new_queue_id is not None:
+        known["new_queue_id"] = new_queue_id
     if outcome == "not_found":
         raise NoSuchMessage(f"There is no such message to act on: {detail}.", **known)
     if outcome in _CONFLICTS:

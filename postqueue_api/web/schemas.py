@@ -427,6 +427,7 @@ class ChangeOutput(Output):
     queue_id: str
     outcome: str | None = Field(json_schema_extra={"enum": [*OUTCOMES, None]})
     detail: str | None
+    new_queue_id: str | None = Field(description="what it is called since, if that is another name")
 
 
 class FlushOutput(Output):
@@ -562,6 +563,7 @@ class ResultOutput(Output):
     sender: str | None
     outcome: str | None
     detail: str | None
+    new_queue_id: str | None = Field(description="what it is called since, if that is another name")
     finished_at: float | None
 
 

@@ -55,7 +55,9 @@ class Agents:
         return False
 
     def kill(self) -> None:
-        """kill -9 of the agent; what it started goes on."""
+        """kill -9 of the agent, if one was started; what it started goes on."""
+        if not self._pid:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
         self.wait_for_end()

@@ -103,6 +103,22 @@ class Mailbox:
         self.box.wait_until(self.arrived, seconds)
         return self.arrived()[0]
 
+    def taken_out(self, queue_id: str) -> str:
+        """Wait until a message that was in `active` is on hold.
+
+        Returns:  its new queue ID, which ends like its old one: with the inode of its file
+        """
+        inode = queue_id.rpartition("z")[2] if "z" in queue_id else queue_id[5:]
+        found: list[str] = []
+
+        def is_held() -> bool:
+            held = [row["queue_id"] for row in self.box.queue() if row["queue_name"] == "hold"]
+            found[:] = [each for each in held if each.endswith(inode) and each != queue_id]
+            return bool(found)
+
+        self.box.wait_until(is_held)
+        return found[0]
+
     def new_id(self, queue_id: str) -> str:
         """The ID that Postfix's log gives to a message that was requeued."""
         found: list[str] = []

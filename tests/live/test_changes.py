@@ -17,7 +17,7 @@ LATER_SECONDS = 0.5
 def outcome(answer: Answer, status: int = 200) -> str:
     document = answer.json()
     assert answer.status == status, document
-    assert set(document) == {"operation_id", "action", "queue_id", "outcome", "detail"}
+    assert set(document) == {"operation_id", "action", "queue_id", "outcome", "detail", "new_queue_id"}
     return str(document["outcome"])
 
 
@@ -214,13 +214,16 @@ def test_a_change_during_a_delivery_that_fails_is_made(
 ) -> None:
     queue_id = mailbox.delivering(0.6)
     mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now")  # said at the end of the second that it still sleeps
-    assert outcome(service.change(action, queue_id)) == done
-    mailbox.wait_for(queue_id, then)
+    answer = service.change(action, queue_id)
+    assert outcome(answer) == done
+    new_queue_id = answer.json()["new_queue_id"]
+    mailbox.wait_for(new_queue_id, then)
     mailbox.box.open_site(SLOW)
     mailbox.pick_up()
     time.sleep(LATER_SECONDS)
     assert [each.site for each in mailbox.arrived()] == ([] if action != "expire" else ["example.com"])
-    assert mailbox.queue_name(queue_id) == ("hold" if action == "hold" else None)
+    assert mailbox.queue_name(new_queue_id) == ("hold" if action == "hold" else None)
+    assert mailbox.queue_name(queue_id) is None
 
 
 @pytest.mark.usefixtures("slow_site")
@@ -229,10 +232,11 @@ def test_a_message_that_is_requeued_during_a_delivery_that_fails_arrives_once(
 ) -> None:
     queue_id = mailbox.delivering(0.6)
     mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now")
-    assert outcome(service.change("requeue", queue_id)) == "requeued"
+    answer = service.change("requeue", queue_id)
+    assert outcome(answer) == "requeued"
     mailbox.box.open_site(SLOW)
     mailbox.pick_up()
-    new_id = mailbox.new_id(queue_id)
+    new_id = mailbox.new_id(answer.json()["new_queue_id"])
     mailbox.wait_for(new_id, None)
     assert len(mailbox.arrived()) == 1
     assert mailbox.queue_name(queue_id) is None

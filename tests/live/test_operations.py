@@ -416,7 +416,9 @@ def test_results_come_page_by_page_and_as_a_stream_that_says_that_it_is_complete
     assert [json.loads(line) for line in few.split(b"\n")[:-1]] == [*rows[3:], {"complete": True, "results": 1}]
     refused(service.ask("GET", f"{path}?outcome=gone", "viewer"), 400, "invalid_argument")
     for row in rows:
-        assert set(row) == {"position", "queue_id", "arrival_time", "sender", "outcome", "detail", "finished_at"}
+        assert set(row) == {
+            "position", "queue_id", "arrival_time", "sender", "outcome", "detail", "new_queue_id", "finished_at",
+        }  # fmt: skip
         assert operation["started_at"] <= row["finished_at"] <= operation["finished_at"]
 
 

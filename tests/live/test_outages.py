@@ -185,7 +185,7 @@ def test_an_agent_that_is_killed_in_mid_change_ends_it_truly_when_it_is_back(
         queue_id = mailbox.delivering(2.5)
         asking = threading.Thread(target=ask_in_vain, args=(service, action, queue_id))
         asking.start()
-        mailbox.wait_for(queue_id, "hold")
+        mailbox.taken_out(queue_id)
         for pid in service.tree():
             os.kill(pid, signal.SIGKILL)
         service.process.wait(10)

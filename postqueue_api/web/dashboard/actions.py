@@ -78,12 +78,12 @@ def show_opposite(operation_id: str) -> Response:
 
 
 def _queue_ids(operation_id: str, outcome: str) -> Iterator[str]:
-    """The messages of an operation that have an outcome."""
+    """The messages of an operation that have an outcome, by their newest names."""
     following: int | None = 0
     while following is not None:
         query = {"limit": _RESULTS_AT_ONCE, "next": following, "outcome": outcome}
         page_ = inside.ask("GET", f"/v1/operations/{operation_id}/results", query=query).body
-        yield from (row["queue_id"] for row in page_["results"])
+        yield from (row["new_queue_id"] or row["queue_id"] for row in page_["results"])
         following = page_["next"]
 
 
