@@ -108,11 +108,15 @@ class Restorer:
         return queue_id
 
     def _settle_broken(self, copy: Copy, queue_directory: Path) -> Copy:
-        """Find out whether a restore that broke off had put the message into the queue; it may have left it since."""
+        """Find out whether a restore that broke off had put the message into the queue; it may have left it since.
+
+        If somebody released it, and Postfix delivered it, the other name is the last one of its file: the marks in
+        there tell.
+        """
         if copy.state != "restoring":
             return copy
         temporary = _temporary(queue_directory, copy)
-        is_back = not temporary.exists() or temporary.stat().st_nlink > 1
+        is_back = not temporary.exists() or temporary.stat().st_nlink > 1 or not _is_due(temporary)
         temporary.unlink(missing_ok=True)
         self._book.change(copy.number, "restoring", "restored" if is_back else "kept", copy.restored_as)
         return self._book.newest(copy.queue_id, copy.operation_id)
@@ -164,6 +168,11 @@ def _queue_id(queue_directory: Path, copy: Copy, order: Order, inode: int) -> st
     if copy.origin is not None and is_long and order.long_queue_ids and is_free:
         return copy.queue_id
     return naming.long_queue_id(inode) if order.long_queue_ids else naming.short_queue_id(inode)
+
+
+def _is_due(path: Path) -> bool:
+    with queue_file.open_file(path) as file:
+        return queue_file.glance(file)[1]
 
 
 def _temporary(queue_directory: Path, copy: Copy) -> Path:

@@ -37,6 +37,7 @@ STEPS = {
     "flush": ["begun", "flush intended", "settling", "settled"],
     "restore": [f"restore {step}" for step in ("written", "claimed", "linked", "named", "noted")] + ["settling"],
     "delete from maildrop": ["maildrop intended", "settling"],
+    "purge": ["purge told", "purged"],
     "import": ["import written", "import noted"],  # test_move.py has them
 }
 # The agent has looked at the second chunk when it is killed in the first.
@@ -241,6 +242,43 @@ def test_a_restore_that_broke_off_anywhere_puts_the_message_back_once(agent: Age
     agent.check_what_is_left()
     let_all_go(mail)
     assert recipients(mail) == ["first", "held", "second"]
+
+
+@pytest.mark.parametrize("step", STEPS["restore"])
+def test_what_somebody_released_after_a_restore_broke_off_is_delivered_once(
+    agent: Agents, mail: Mailbox, step: str
+) -> None:
+    queue_id = mail.deferred(f"first@{REFUSING}")
+    agent.start()
+    agent.operate("delete", [queue_id])
+    agent.stop()
+    agent.start(step)
+    with pytest.raises(Error):
+        agent.restore(queue_id)
+    agent.wait_for_end()
+    let_all_go(mail)
+    agent.start()
+    assert agent.outcomes(agent.wait_until_over()) == {queue_id: "restored"}
+    let_all_go(mail)
+    assert recipients(mail) == ["first"]
+    assert agent.trash() == []
+    agent.check_what_is_left()
+
+
+@pytest.mark.parametrize("step", STEPS["purge"])
+def test_an_agent_killed_while_it_forgets_a_copy_has_told_it(agent: Agents, mail: Mailbox, step: str) -> None:
+    old, new = mail.deferred(f"first@{REFUSING}"), mail.deferred(f"second@{REFUSING}")
+    agent.start(step, trash_limit_messages="1")
+    agent.operate("delete", [old])
+    thread = agent.in_background("delete", [new])
+    agent.wait_for_end()
+    thread.join()
+    agent.start(trash_limit_messages="1")
+    agent.wait_until_over()
+    assert agent.trash() == [new]
+    lines = [json.loads(line) for line in agent.said.read_text().split("\n") if line.startswith("{")]
+    told = [line["queue_id"] for line in lines if line["event"] == "purge"]
+    assert set(told) == {old}
 
 
 @pytest.mark.parametrize("step", ["restore claimed", "restore named", "restore noted"])
