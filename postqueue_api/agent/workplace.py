@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -86,7 +87,7 @@ class Workplace:
                 self._restorer.recover(queue_directory)
                 self._remove_marks(queue_directory)
                 self.executor.start(resume=self.settings.resume_operations)
-            except (Error, OSError) as error:
+            except (Error, OSError, sqlite3.Error) as error:
                 log.error("operations wait until Postfix can be found, and has room: %s", error)
                 time.sleep(_RETRY_SECONDS)
                 continue
@@ -94,7 +95,7 @@ class Workplace:
         while True:
             try:
                 self.trash.purge()
-            except (Error, OSError) as error:
+            except (Error, OSError, sqlite3.Error) as error:
                 log.error("the trash was not purged: %s", error)
             time.sleep(min(_PURGE_SECONDS, max(1, self.settings.trash_retention_seconds)))
 
