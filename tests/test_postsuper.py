@@ -18,7 +18,7 @@ IDS = [QueueId.parse(text) for text in ("ABCDEF12", "4jY9Jt1qzWz2Ff8Q", "0123456
 
 
 def hold(postfix: Postfix, ids: list[QueueId]) -> Report:
-    return postsuper.hold(postfix, ids, HOLD)
+    return postsuper.hold(postfix, ids, DEFERRED)
 
 
 Call = Callable[[Postfix, list[QueueId]], Report]

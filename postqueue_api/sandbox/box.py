@@ -161,6 +161,11 @@ class Sandbox:
         """Let a site say no from now on: at `stage` with `reply` (see sites.Site), or refuse connections."""
         self._set(site, Site(site, stage, reply))
 
+    @property
+    def conversations(self) -> int:
+        """How many conversations Postfix has with the sites now."""
+        return 0 if self._sinks is None else self._sinks.conversations
+
     def _set(self, name: str, site: Site) -> None:
         if self._sinks is None:
             raise Misconfigured("The sandbox is not started.")

@@ -83,6 +83,11 @@ class Sinks:
         """The port of each site, whether or not somebody listens there."""
         return {name: listener.port for name, listener in self._listeners.items()}
 
+    @property
+    def conversations(self) -> int:
+        """How many are open now."""
+        return len(self._tasks)
+
     def start(self) -> None:
         self._thread.start()
         for name, listener in self._listeners.items():

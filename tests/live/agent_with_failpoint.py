@@ -5,6 +5,8 @@ the environment and the files for what the agent says. For each it forks an agen
 imported already, and prints its process number.
 """
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -13,11 +15,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from postqueue_api import server
 from postqueue_api.agent import executor, failpoint
 from postqueue_api.config import load
 from postqueue_api.errors import Error
+
+_kernels_flock = fcntl.flock
 
 
 class Starter:
@@ -48,6 +53,14 @@ def _reach(step: str) -> None:
         os.killpg(0, signal.SIGKILL)  # worker and master
 
 
+def _flock(file: Any, operation: int) -> None:
+    """As NFS does, and so EFS: no exclusive lock on a file that is not open to write (fs/nfs/nfs4proc.c)."""
+    mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+    if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    _kernels_flock(file, operation)
+
+
 def _run(step: str, chunk: int, environment: dict[str, str], said: str) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -59,6 +72,7 @@ def _run(step: str, chunk: int, environment: dict[str, str], said: str) -> None:
     os.environ.update(environment)
     failpoint.armed = step
     failpoint.reach = _reach
+    fcntl.flock = _flock
     executor.CHUNK_MESSAGES = chunk
     try:
         server.run_agent(load())

@@ -46,7 +46,7 @@ class Agents:
         given |= {"lock_wait_seconds": "5", "command_timeout_seconds": "30", **settings}
         self._pid = self._starter.start(services.environment(given), self.said, step, chunk)
         if wait:
-            processes.wait_until(lambda: services.listens(self._socket), 20)
+            processes.wait_until(lambda: services.listens(self._socket) or not self.is_alive(), 20)
         return self._pid
 
     def is_alive(self) -> bool:

@@ -443,6 +443,16 @@ def test_what_somebody_else_put_on_hold_since_the_look_is_known_to_be_theirs(
     assert [items[each].was_held for each in ids] == [False, True]
 
 
+@pytest.mark.parametrize("action", ["delete", "hold", "requeue", "expire"])
+def test_queue_files_are_open_to_write_where_they_are_locked_as_nfs_wants_it(
+    agent: Agents, mail: Mailbox, action: str
+) -> None:
+    """The agents of these tests refuse the lock otherwise (agent_with_failpoint.py)."""
+    queue_id = mail.deferred()
+    agent.start()
+    assert agent.outcomes(agent.operate(action, [queue_id])) == {queue_id: DONE[action]}
+
+
 def is_down_to(box: Sandbox, messages: int) -> bool:
     return len(box.queue()) <= messages
 
