@@ -317,6 +317,22 @@ def test_a_journal_of_before_there_were_versions_is_taken_over_with_all_in_it(pa
     assert states(path) == {"op-1": "done"}
 
 
+def test_a_journal_of_the_first_version_is_taken_over_and_takes_what_is_new(path: Path) -> None:
+    write_one(path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE item DROP COLUMN new_queue_id")
+    user_version(path, 1)
+    journal = Journal(path)
+    number = journal.begin("op-2", REQUEST, TARGETS).number
+    journal.intend(number, [(1, False, "DDDDDD")])
+    assert journal.unsettled(number, 1)[0].new_queue_id == "DDDDDD"
+    journal.settle(number, [Settlement(1, "held", "named anew", "DDDDDD"), Settlement(2, "held")])
+    journal.close()
+    assert [each.new_queue_id for each in JournalReader(path).results("op-1", 10)] == [None]
+    assert [each.new_queue_id for each in JournalReader(path).results("op-2", 10)] == ["DDDDDD", None, None]
+    assert user_version(path) == VERSION
+
+
 def test_a_journal_of_a_newer_version_is_left_alone(path: Path) -> None:
     write_one(path)
     user_version(path, VERSION + 1)

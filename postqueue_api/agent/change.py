@@ -322,14 +322,17 @@ class Chunk:
 
     def _open(self, message: Message, queue_name: str, files: ExitStack) -> bool:
         """Open it where it is to be; what is not in that queue any more is settled."""
-        found = queue_file.find(self.queue_directory, message.queue_id, (queue_name,))
-        try:
-            if found is not None:
+        message.place = f"{self.queue_directory}/{queue_name}/{message.queue_id}"
+        for _ in range(2):
+            try:
+                message.file = files.enter_context(queue_file.open_file(message.place, to_lock=True))
+            except FileNotFoundError:  # or the queue has hash directories
+                found = queue_file.find(self.queue_directory, message.queue_id, (queue_name,))
+                if found is None:
+                    break
                 message.place = found.place
-                message.file = files.enter_context(queue_file.open_file(found.place, to_lock=True))
+            else:
                 return True
-        except FileNotFoundError:
-            log.debug("%s left %s just then", message.queue_id, queue_name)
         self._settling.settle_silence(message)
         return False
 

@@ -444,6 +444,37 @@ def test_what_somebody_else_put_on_hold_since_the_look_is_known_to_be_theirs(
 
 
 @pytest.mark.parametrize("action", ["delete", "hold", "requeue", "expire"])
+@pytest.mark.parametrize("queue_name", ["active", "incoming"])
+def test_what_is_being_returned_because_it_is_expired_is_in_flight(
+    agent: Agents, mail: Mailbox, action: str, queue_name: str
+) -> None:
+    """Its bounce goes out without a delivery agent, and so without a lock."""
+    queue_id = mail.deferred(f"first@{REFUSING}")
+    agent.start()
+    mail.box.stop_postfix()  # so that it stays where it is only for a moment else
+    try:
+        (path,) = mail.files(queue_id)
+        path.touch()  # its next attempt is due
+        path.chmod(0o710)
+        moved = path.rename(mail.box.queue_directory / queue_name / queue_id)
+        told = "no_change" if action == "expire" else "in_flight"
+        assert agent.outcomes(agent.operate(action, [queue_id])) == {queue_id: told}
+        assert moved.exists()
+    finally:
+        mail.box.start_postfix()
+    mail.box.wait_until(mail.arrived)
+    let_all_go(mail)
+    assert ["<>" in each.mail for each in mail.arrived()] == [True]
+
+
+def test_an_expire_ends_when_the_message_is_returned(agent: Agents, mail: Mailbox) -> None:
+    ids = [mail.deferred(f"first@{REFUSING}") for _ in range(3)]
+    agent.start()
+    assert set(agent.outcomes(agent.operate("expire", ids)).values()) == {"expired"}
+    assert [mail.files(queue_id) for queue_id in ids] == [[], [], []]
+
+
+@pytest.mark.parametrize("action", ["delete", "hold", "requeue", "expire"])
 def test_queue_files_are_open_to_write_where_they_are_locked_as_nfs_wants_it(
     agent: Agents, mail: Mailbox, action: str
 ) -> None:
