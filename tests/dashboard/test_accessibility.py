@@ -119,6 +119,12 @@ def test_all_of_a_table_can_be_seen_and_nothing_lies_upon_anything(
     assert browsing.scrolled(page) == []
     assert browsing.overlapping(page) == []
     assert browsing.outside(page, "main tbody :is(th, td, button, a)") == []
+    sizes = "all => all.map(each => [each.offsetWidth, each.parentElement.offsetWidth, each.offsetHeight])"
+    for caption, table, height in page.locator("main caption").evaluate_all(sizes):
+        assert (caption, height < 100) == (table, True)
+    if width == 360:
+        cells = page.locator(".stack tbody td").evaluate_all("all => all.map(each => getComputedStyle(each).textAlign)")
+        assert set(cells) <= {"left"}, "labels stand one below the other"
 
 
 def test_all_columns_of_the_messages_have_a_place_on_a_phone(see: Callable[..., Page], site: Site) -> None:

@@ -82,6 +82,11 @@ class Watched:
 
         self._wait(is_polled)
 
+    def settle(self) -> None:
+        """Wait until all that the script asked for is there and put in place."""
+        self._wait(lambda: self.answered.issuperset(self.asked))
+        self.page.wait_for_timeout(300)
+
     def _wait(self, holds: Callable[[], object], seconds: float = 20) -> None:
         until = time.monotonic() + seconds
         while not holds():
@@ -577,7 +582,7 @@ def test_a_tab_that_is_left_open_makes_neither_itself_nor_the_service_grow(watch
     def polls(count: int) -> None:
         for _ in range(count):
             watched.poll(BACK_OFF + 1)  # so that each brings a page anew
-            watched.asked.clear()
+        watched.settle()
 
     polls(30)
     before, memory = weight(), resident(site)

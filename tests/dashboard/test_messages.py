@@ -358,7 +358,7 @@ def test_with_postfix_down_the_page_shows_what_lies_there_and_says_so(
     page: Page, quiet: Site, quiet_box: Sandbox
 ) -> None:
     mailbox = Mailbox(quiet_box)
-    queue_id = mailbox.deferred(sender=mine(mailbox))
+    (queue_id,) = several(quiet, mailbox, 1)
     browsing.enter(page, quiet, "viewer")
     page.goto(f"{quiet.address}/messages?sender={mine(mailbox)}")
     assert listed(page) == [queue_id]

@@ -360,6 +360,7 @@ def test_a_postfix_that_is_stopped_is_said_to_be_down_though_its_queue_can_be_re
     page: Page, quiet: Site, quiet_box: Sandbox
 ) -> None:
     Mailbox(quiet_box).held()
+    quiet.ask("GET", "/v1/queues", cache_control="no-cache")  # the page may show a listing for half a minute
     browsing.enter(page, quiet, "operator")
     page.goto(f"{quiet.address}/")
     held = card(page, "hold")
