@@ -63,7 +63,7 @@ def test_a_group_of_a_selection_that_is_written_in_capitals_is_found(by: str, gi
         "sender": "anna@example.com", "recipients": [{"address": "b@example.org"}],
     }  # fmt: skip
     with listed([message]) as (snapshot, _):
-        found, more = group(snapshot, Selection(**{by: given_as}), by, 10)
+        found, more = group(snapshot, Selection().with_(**{by: given_as}), by, 10)
         assert ([(each.key, each.messages) for each in found], more) == ([(key, 1)], False)
 
 

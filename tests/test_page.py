@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postqueue_api.errors import Gone, InvalidArgument
-from postqueue_api.queue import page
+from postqueue_api.queue import page, plan
 from postqueue_api.queue.page import Order
 from postqueue_api.queue.selection import Selection
 from tests.listings import MESSAGES, NEXT_ATTEMPTS, ONE_CONDITION, PLANS, PROPERTY, SELECTIONS, listed, planned
@@ -145,7 +145,7 @@ def decoded(cursor: str) -> bytes:
         ({"sender": "spam@example.net"}, "sender"),
         ({"sender_domain": "example.net", "min_size": 1}, "sender_domain"),
         ({"queue_name": ("hold",)}, "queue_name"),
-        ({"queue_name": ("deferred",), "sender": "spam@example.net"}, "sender"),
+        ({"queue_name": ("hold",), "sender": "spam@example.net"}, "queue_name"),
         ({"queue_name": ("deferred", "hold"), "min_size": 1}, "arrival_time"),
     ],
 )

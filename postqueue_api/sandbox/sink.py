@@ -193,6 +193,12 @@ class Sinks:
         (self._accepted / f"{name}.part").rename(self._accepted / f"{name}.eml")
 
 
+async def _catch_up() -> None:
+    """Let the loop do what it has begun; a connection takes some rounds to be made or closed."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def _delay(listener: _Listener) -> None:
     """Wait as long as the site does, or until it is open without a delay."""
     until = time.monotonic() + listener.site.delay_seconds

@@ -394,7 +394,7 @@ def test_refusals_are_in_the_audit_without_a_secret(operator: Visitor) -> None:
     operator.cookies[COOKIE] = "forged"
     operator.ask("GET", "/v1/operations")
     assert refusals(site)[before:] == [
-        ("mallory", "refused", "POST /login"),
+        (None, "refused", "POST /login"),
         ("operator", "csrf", "POST /v1/messages/<queue_id>/hold"),
         ("operator", "csrf", "POST /logout"),
         (None, "session", "GET /v1/operations"),
