@@ -176,11 +176,14 @@ def test_a_listing_that_is_gone_leads_to_the_first_page_with_a_word(
     assert following is not None
     cursor = dict(parse_qsl(urlsplit(following).query))["next"]
     snapshot, *_ = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[16:])
-    several(site, mailbox, 1)
+    (another,) = several(site, mailbox, 1)
     (site.service.state_directory / "snapshots" / f"{snapshot}.sqlite").unlink()
     page.goto(f"{site.address}{following}")
     expect(page.locator("main [role=status]").first).to_contain_text("is not kept any more")
-    assert listed(page) == queue_ids[:2]
+    # Of those that came within one second, which is listed first is Postfix's to say.
+    found = [each["queue_id"] for each in api(site, [("sender", mine(mailbox))], page)["messages"]]
+    assert set(found) == {*queue_ids, another}
+    assert listed(page) == found[:2]
 
 
 def test_a_link_shows_a_colleague_the_same_with_the_buttons_of_the_role(
