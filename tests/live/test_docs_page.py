@@ -160,5 +160,5 @@ def test_a_script_that_is_put_into_the_page_does_not_run(visit: Visit) -> None:
     page.goto(f"{visit.address}/docs")
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = true'}))")
     assert page.evaluate("window.ran") is None
-    page.wait_for_function("window.refused.includes('inline')")
+    processes.wait_until(lambda: page.evaluate("window.refused.includes('inline')"), 10)
     page.close()
