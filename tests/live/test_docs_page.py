@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from postqueue_api.config import PREFIX
+from postqueue_api.sandbox import processes
 
 TOKEN = "a-token-of-sufficient-length-for-the-page"
 FLAGS = (
