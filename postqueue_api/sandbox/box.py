@@ -91,7 +91,7 @@ class Sandbox:
     def start_postfix(self) -> None:
         """Start Postfix (again) and wait until it answers SMTP."""
         processes.start(self.directory)
-        self.wait_until(self._answers, 20)
+        self.wait_until(self._answers, 60)
 
     def stop_postfix(self) -> None:
         """Stop Postfix and wait for its last process; queue and sinks stay."""
