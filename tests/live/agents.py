@@ -44,6 +44,7 @@ class Agents:
         """Start an agent that ends itself at a step; "": at none."""
         given = services.settings_of(self.directory, self.box.config_directory, 1)
         given |= {"lock_wait_seconds": "5", "command_timeout_seconds": "30", **settings}
+        self._socket.unlink(missing_ok=True)  # a worker that is just being killed would still seem to listen
         self._pid = self._starter.start(services.environment(given), self.said, step, chunk)
         if wait:
             processes.wait_until(lambda: services.listens(self._socket) or not self.is_alive(), 20)

@@ -91,6 +91,9 @@ def beside_things_of_others(place: Path) -> dict[str, str]:
     return {"agent_socket": str(place / "run" / "agent.sock")}
 
 
+NEWER = f"of version {journal.VERSION + 1}"
+
+
 def of_a_newer_version(place: Path) -> dict[str, str]:
     with closing(sqlite3.connect(place / "journal.sqlite")) as database:
         database.execute(f"PRAGMA user_version = {journal.VERSION + 1}")
@@ -113,8 +116,16 @@ def with_a_socket_of_too_long_a_name(place: Path) -> dict[str, str]:
         ("agent", owned_by_another, ("POSTQUEUE_API_STATE_DIRECTORY", f"belongs to {USER}", "chown it")),
         ("serve", with_things_of_others, ("POSTQUEUE_API_STATE_DIRECTORY", "holds other things", "of its own")),
         ("agent", beside_things_of_others, ("POSTQUEUE_API_AGENT_SOCKET", "holds other things", "of its own")),
-        ("serve", of_a_newer_version, ("POSTQUEUE_API_STATE_DIRECTORY", "of version 2", "newer program")),
-        ("agent", of_a_newer_version, ("POSTQUEUE_API_STATE_DIRECTORY", "of version 2", "newer program")),
+        (
+            "serve",
+            of_a_newer_version,
+            ("POSTQUEUE_API_STATE_DIRECTORY", NEWER, "newer program"),
+        ),
+        (
+            "agent",
+            of_a_newer_version,
+            ("POSTQUEUE_API_STATE_DIRECTORY", NEWER, "newer program"),
+        ),
         ("serve", with_a_journal_that_is_none, ("POSTQUEUE_API_STATE_DIRECTORY", "not a database", "move it away")),
         ("agent", with_a_socket_of_too_long_a_name, ("POSTQUEUE_API_AGENT_SOCKET", "107 bytes")),
     ],

@@ -21,7 +21,7 @@ CONSTANT = {
     ("postqueue", "-f"),
     ("postqueue", "-i", ID),
     ("postqueue", "-s", SITE),
-    ("postsuper", "-h", "-"),
+    ("postsuper", "-h", "-", "deferred"),
     ("postsuper", "-H", "-"),
     ("postsuper", "-d", "-", "hold"),
     ("postsuper", "-r", "-", "hold"),

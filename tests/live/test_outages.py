@@ -174,7 +174,7 @@ def test_a_change_whose_agent_is_lost_is_not_said_to_have_failed(own_box: Sandbo
     with services.started(own_box, {"lock_wait_seconds": "20"}) as service, ThreadPoolExecutor(1) as pool:
         queue_id = mailbox.delivering(2.5)
         asking = pool.submit(service.change, "delete", queue_id)
-        mailbox.wait_for(queue_id, "hold")
+        mailbox.taken_out(queue_id)
         agent, _ = service.halves()
         (worker,) = (pid for pid in service.tree() if services.parent(pid) == agent)
         os.kill(worker, signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_an_agent_that_is_killed_in_mid_change_ends_it_truly_when_it_is_back(
         queue_id = mailbox.delivering(2.5)
         asking = threading.Thread(target=ask_in_vain, args=(service, action, queue_id))
         asking.start()
-        mailbox.taken_out(queue_id)
+        new_queue_id = mailbox.taken_out(queue_id)
         for pid in service.tree():
             os.kill(pid, signal.SIGKILL)
         service.process.wait(10)
@@ -216,6 +216,6 @@ def test_an_agent_that_is_killed_in_mid_change_ends_it_truly_when_it_is_back(
         asking.join()
         said = {"delete": "removed", "hold": "held", "expire": "expired"}[action] if site_says else "already_delivered"
         assert journalled(service) == said
-    mailbox.wait_for(queue_id, queue_name)
+    mailbox.wait_for(new_queue_id, queue_name)
     # What was expired has bounced: the one arrival is its return to the sender.
     assert len(mailbox.arrived()) == (0 if site_says and action != "expire" else 1)
