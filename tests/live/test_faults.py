@@ -502,9 +502,9 @@ def test_a_real_postsuper_that_is_killed_again_and_again_loses_none_of_thousands
     assert killed > 1
     assert operation.outcomes == {"removed": 2000}
     assert sorted(agent.trash()) == sorted(ids)
-    left = {row["queue_id"] for row in mail.box.queue()}  # what other tests left may be among it
-    assert kept in left
-    assert left.isdisjoint(ids)
+    queued = {row["queue_id"] for row in mail.box.queue()}  # what other tests left may be among it
+    assert kept in queued
+    assert queued.isdisjoint(ids)
     agent.check_what_is_left()
     let_all_go(mail)
     assert recipients(mail) == ["first"]
