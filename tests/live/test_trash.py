@@ -280,7 +280,7 @@ def test_a_copy_is_purged_at_its_time_with_a_line_in_the_audit(box: Sandbox, mai
         line = service.audit()[-1]
         assert (line["queue_id"], line["operation_id"], line["outcome"]) == (queue_id, operation_id, "purged")
         assert line["reason"] == "its time was over"
-        assert copy_of(service, queue_id)["state"] == "purged"
+        box.wait_until(lambda: copy_of(service, queue_id)["state"] == "purged", 2)  # the line comes first
         box.wait_until(lambda: not list((service.state_directory / "trash").iterdir()), 2)
         problem = refused(restore(service, queue_id), 409, "conflict")
         assert "time" in problem["detail"]
