@@ -15,7 +15,7 @@ PYTHON = $(shell for python in /usr/bin/python3 python3; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 # Tests wait more than they compute: for mail that moves, for clocks, for a browser.
-TEST_PROCESSES = 4
+TEST_PROCESSES = 3
 
 VENV = .venv/installed
 BIN  = .venv/bin

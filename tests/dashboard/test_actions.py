@@ -210,7 +210,8 @@ def test_who_may_only_look_sees_no_buttons_and_what_they_forge_is_refused(
     page: Page, login: Login, site: Site, mailbox: Mailbox
 ) -> None:
     queue_ids = several(mailbox, 2)
-    deleted = site.ask("POST", "/v1/operations", body={"action": "delete", "selection": {"queue_ids": [queue_ids[0]]}})
+    wanted = {"action": "delete", "selection": {"queue_ids": [queue_ids[0]]}}
+    deleted = site.ask("POST", "/v1/operations", body=wanted, prefer="wait=20")
     operation = f"/operations/{deleted.json()['operation_id']}"
     mailbox.wait_for(queue_ids[0], None)
     before, last = state_of(mailbox, queue_ids), newest_operation(site)

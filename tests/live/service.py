@@ -1,8 +1,10 @@
 """The service under test: a process on a port of its own, for a sandbox; asked over HTTP, stopped, and read."""
 
 import base64
+import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import pwd
@@ -25,10 +27,12 @@ from typing import Any
 import bcrypt
 
 from postqueue_api.config import PREFIX
+from postqueue_api.errors import Misconfigured
 from postqueue_api.sandbox import Sandbox, processes
 from postqueue_api.sandbox.sink import LOOPBACK, bound_socket
 
 USER = "nobody"
+_PORTS = itertools.count(secrets.randbelow(500))
 # Within which a start that cannot be right is refused, on a machine that does nothing else: see refusal().
 AT_ONCE_SECONDS = 5.0
 COMMANDS = ("postqueue", "postsuper", "postcat", "postconf")
@@ -274,9 +278,12 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with closing(bound_socket()) as found:
-        return int(found.getsockname()[1])
+    """A port on which nobody listens, below those of sandboxes. No other process of the tests gets it meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in _PORTS:
+        with contextlib.suppress(Misconfigured), closing(bound_socket(15000 + 500 * worker + number % 500)) as found:
+            return int(found.getsockname()[1])
+    raise AssertionError("no port is free")
 
 
 @contextmanager
