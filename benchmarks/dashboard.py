@@ -36,7 +36,7 @@ _TIMES = """() => {
   return [page.domContentLoadedEventEnd, page.responseEnd - page.requestStart];
 }"""
 _FIRST = """() => performance.getEntriesByType('navigation').concat(performance.getEntriesByType('resource'))
-  .filter(each => !each.name.includes('/v1/')).map(each => [new URL(each.name).pathname, each.decodedBodySize])"""
+  .filter(each => !each.name.includes('/v1/')).map(each => [new URL(each.name).pathname, each.encodedBodySize])"""
 # Polls follow each other quickly, and each finds another status, so that the page is asked for and put in place anew.
 _HASTE = f"""
 const [later, ask] = [window.setTimeout, window.fetch];
@@ -122,7 +122,7 @@ def _first_load(page: Any, client: Client) -> str:
         parts = fresh.evaluate(_FIRST)
         other.close()
         rows.append([f"`{address}`", f"{parts[0][1] / 1000:.1f}", f"{sum(size for _, size in parts) / 1000:.1f}"])
-    return table(["first load", "HTML, kB", "with script, style and icon, kB"], rows)
+    return table(["first load", "HTML, kB", "with script, style and icon, compressed, kB"], rows)
 
 
 def _hour(client: Client, page: Any) -> str:

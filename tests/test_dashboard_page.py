@@ -1,5 +1,6 @@
 """What holds for every page: where it leads, what loads it, and that each template can be read."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_a_file_may_be_kept_for_ever_by_its_version_only(client: FlaskClient, na
     other = client.get(f"/dashboard/another/{name}")
     assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
     assert other.data == kept.data
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_is_compressed_for_whoever_takes_that(client: FlaskClient, name: str) -> None:
+    address = f"/dashboard/{VERSION}/{name}"
+    small = client.get(address, headers={"Accept-Encoding": "br, gzip"})
+    assert small.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(small.data) == FILES[name]
+    for accepted in ({}, {"Accept-Encoding": "br"}, {"Accept-Encoding": "gzip;q=0, identity"}):
+        plain = client.get(address, headers=accepted)
+        assert plain.data == FILES[name]
+        assert "Content-Encoding" not in plain.headers
+        assert plain.vary.as_set() == small.vary.as_set() == {"accept-encoding"}
+
+
+def test_a_page_is_not_compressed_because_it_may_hold_a_token(client: FlaskClient) -> None:
+    answer = client.get("/login", headers={"Accept-Encoding": "gzip"})
+    assert answer.data.startswith(b"<!doctype html>")
+    assert "Content-Encoding" not in answer.headers
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "../page.py", "..%2fpage.py", "dashboard.html"])
