@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from postqueue_api.errors import CommandTimeout
 from postqueue_api.sandbox import Delivery, Sandbox, processes
 from postqueue_api.sandbox.sites import REFUSING, SLOW
 
@@ -84,7 +85,14 @@ class Mailbox:
 
     def wait_for(self, queue_id: str, queue_name: str | None, seconds: float = 30) -> None:
         """Wait until postqueue -j lists the message there; None: until it does not list it."""
-        self.box.wait_until(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, seconds)
+        try:
+            self.box.wait_until(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, seconds)
+        except CommandTimeout as error:
+            error.add_note(f"It waited for {queue_id} to be in {queue_name}. What Postfix logged of it:")
+            for line in self.box.log.read_text(errors="replace").splitlines():
+                if queue_id in line:
+                    error.add_note(line)
+            raise
 
     def stored(self, queue_id: str) -> bytes:
         """The content as postcat prints it."""
