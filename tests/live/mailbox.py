@@ -3,7 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ class Mailbox:
 
     def wait_for(self, queue_id: str, queue_name: str | None, seconds: float = 30) -> None:
         """Wait until postqueue -j lists the message there; None: until it does not list it."""
+        self._wait(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, queue_id, queue_name, seconds)
+
+    def _wait(self, predicate: Callable[[], object], queue_id: str, queue_name: str | None, seconds: float) -> None:
         try:
-            self.box.wait_until(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, seconds)
+            self.box.wait_until(predicate, seconds)
         except CommandTimeout as error:
             error.add_note(f"It waited for {queue_id} to be in {queue_name}. What Postfix logged of it:")
             for line in self.box.log.read_text(errors="replace").splitlines():
@@ -101,6 +104,18 @@ class Mailbox:
     def flush(self, queue_id: str) -> None:
         """Ask for a delivery attempt by Postfix's own command."""
         self.postfix("postqueue", "-i", queue_id)
+
+    def let_go(self, queue_id: str) -> None:
+        """Have Postfix try a deferred message until it is gone.
+
+        Once may not do: a flush passes by what is being tried at that moment, and was begun before its site opened.
+        """
+
+        def is_gone() -> bool:
+            self.flush(queue_id)
+            return self.row(queue_id) is None
+
+        self._wait(is_gone, queue_id, None, 30)
 
     def arrived(self) -> list[Delivery]:
         """What arrived anywhere of this test's own mail, bounces that quote it included."""

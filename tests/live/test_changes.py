@@ -43,8 +43,7 @@ def test_a_released_message_lies_in_deferred_and_can_be_delivered(service: Servi
     assert outcome(service.change("release", queue_id, "operator")) == "released"
     assert mailbox.queue_name(queue_id) == "deferred"
     with mailbox.open_site():
-        mailbox.flush(queue_id)
-        mailbox.wait_for(queue_id, None)
+        mailbox.let_go(queue_id)
     assert len(mailbox.arrived()) == 1
 
 
@@ -92,8 +91,7 @@ def test_a_requeued_message_has_a_new_id_and_its_old_arrival_time(service: Servi
     assert after["arrival_time"] == before["arrival_time"]
     assert [each["address"] for each in after["recipients"]] == [f"bert@{REFUSING}"]
     with mailbox.open_site():
-        mailbox.flush(new_id)
-        mailbox.wait_for(new_id, None)
+        mailbox.let_go(new_id)
     assert len(mailbox.arrived()) == 1
 
 
@@ -218,8 +216,7 @@ def _is_delivered_once_and_gone(mailbox: Mailbox, queue_id: str) -> None:
     mailbox.wait_for_arrival()
     mailbox.pick_up()
     time.sleep(LATER_SECONDS)
-    mailbox.flush(queue_id)
-    mailbox.wait_for(queue_id, None)
+    mailbox.let_go(queue_id)
     time.sleep(LATER_SECONDS)
     assert mailbox.files(queue_id) == []
     assert [each.site for each in mailbox.arrived()] == [SLOW]

@@ -93,8 +93,7 @@ def test_a_deleted_message_comes_back_byte_for_byte_to_where_it_was_or_was_asked
     if then == "hold":
         mailbox.postfix("postsuper", "-H", "-", stdin=queue_id.encode())
     with mailbox.open_site():
-        mailbox.flush(queue_id)
-        mailbox.wait_for(queue_id, None)
+        mailbox.let_go(queue_id)
         mailbox.pick_up()
     assert len(mailbox.arrived()) == 1
 
@@ -120,8 +119,7 @@ def test_only_who_is_still_due_gets_a_restored_message_and_its_dsn_parameters_ar
     assert [each["address"] for each in envelope["done_recipients"]] == ["anna@example.com"]
     mailbox.postfix("postsuper", "-H", "-", stdin=queue_id.encode())
     with mailbox.open_site():
-        mailbox.flush(queue_id)
-        mailbox.wait_for(queue_id, None)
+        mailbox.let_go(queue_id)
     _, *delivered = mailbox.arrived()
     assert [(each.rcpt[0].split()[1], len(each.rcpt)) for each in delivered] == [(f"TO:<bert@{REFUSING}>", 1)]
     assert {"RET=HDRS", envid} <= set(delivered[0].mail.split())
@@ -250,8 +248,7 @@ def test_a_short_queue_id_comes_back_as_another_that_postfix_leaves_alone(
     is_well(short_mailbox.box)
     assert short_service.change("release", new_id).status == 200
     with short_mailbox.open_site():
-        short_mailbox.flush(new_id)
-        short_mailbox.wait_for(new_id, None)
+        short_mailbox.let_go(new_id)
     assert len(short_mailbox.arrived()) == 1
 
 
