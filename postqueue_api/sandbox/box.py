@@ -157,9 +157,12 @@ class Sandbox:
         """
         self._set(site, Site(site, delay_seconds=delay_seconds))
 
-    def close_site(self, site: str, stage: str = "CONNECT", reply: bytes = b"") -> None:
-        """Let a site say no from now on: at `stage` with `reply` (see sites.Site), or refuse connections."""
-        self._set(site, Site(site, stage, reply))
+    def close_site(self, site: str, stage: str = "CONNECT", reply: bytes = b"", delay_seconds: float = 0.0) -> None:
+        """Let a site say no from now on: at `stage` with `reply` (see sites.Site), or refuse connections.
+
+        What it says at the END of a message, it says `delay_seconds` after it.
+        """
+        self._set(site, Site(site, stage, reply, delay_seconds))
 
     @property
     def conversations(self) -> int:

@@ -14,6 +14,7 @@ from postqueue_api.sandbox.sites import REFUSING, SLOW
 
 SENDER = "anna@example.com"
 _LOOKS, _LOOK_PAUSE_SECONDS = 20, 0.1
+_LAST_LINES = 60
 
 
 class Mailbox:
@@ -85,16 +86,14 @@ class Mailbox:
 
     def wait_for(self, queue_id: str, queue_name: str | None, seconds: float = 30) -> None:
         """Wait until postqueue -j lists the message there; None: until it does not list it."""
-        self._wait(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, queue_id, queue_name, seconds)
+        self.wait_until(lambda: (self.row(queue_id) or {}).get("queue_name") == queue_name, seconds)
 
-    def _wait(self, predicate: Callable[[], object], queue_id: str, queue_name: str | None, seconds: float) -> None:
+    def wait_until(self, predicate: Callable[[], object], seconds: float = 30) -> None:
+        """Wait until `predicate()` is true; who waits in vain is told what Postfix logged last."""
         try:
             self.box.wait_until(predicate, seconds)
         except CommandTimeout as error:
-            error.add_note(f"It waited for {queue_id} to be in {queue_name}. What Postfix logged of it:")
-            for line in self.box.log.read_text(errors="replace").splitlines():
-                if queue_id in line:
-                    error.add_note(line)
+            error.add_note("\n".join(self.box.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]))
             raise
 
     def stored(self, queue_id: str) -> bytes:
@@ -115,7 +114,7 @@ class Mailbox:
             self.flush(queue_id)
             return self.row(queue_id) is None
 
-        self._wait(is_gone, queue_id, None, 30)
+        self.wait_until(is_gone)
 
     def arrived(self) -> list[Delivery]:
         """What arrived anywhere of this test's own mail, bounces that quote it included."""
@@ -123,7 +122,7 @@ class Mailbox:
 
     def wait_for_arrival(self, seconds: float = 30) -> Delivery:
         """Wait for the first delivery of this test's mail."""
-        self.box.wait_until(self.arrived, seconds)
+        self.wait_until(self.arrived, seconds)
         return self.arrived()[0]
 
     def taken_out(self, queue_id: str) -> str:
@@ -139,7 +138,7 @@ class Mailbox:
             found[:] = [each for each in held if each.endswith(inode) and each != queue_id]
             return bool(found)
 
-        self.box.wait_until(is_held)
+        self.wait_until(is_held)
         return found[0]
 
     def new_id(self, queue_id: str) -> str:
@@ -152,7 +151,7 @@ class Mailbox:
             )
             return bool(found)
 
-        self.box.wait_until(logged)
+        self.wait_until(logged)
         assert len(found) == 1
         return found[0]
 

@@ -231,7 +231,7 @@ def test_a_change_during_a_delivery_that_fails_is_made(
     service: Service, mailbox: Mailbox, action: str, done: str, then: str | None
 ) -> None:
     queue_id = mailbox.delivering(0.6)
-    mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now")  # said at the end of the second that it still sleeps
+    mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now", delay_seconds=0.6)
     answer = service.change(action, queue_id)
     assert outcome(answer) == done
     new_queue_id = answer.json()["new_queue_id"]
@@ -249,7 +249,7 @@ def test_a_message_that_is_requeued_during_a_delivery_that_fails_arrives_once(
     service: Service, mailbox: Mailbox
 ) -> None:
     queue_id = mailbox.delivering(0.6)
-    mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now")
+    mailbox.box.close_site(SLOW, "END", b"451 4.3.0 Not now", delay_seconds=0.6)
     answer = service.change("requeue", queue_id)
     assert outcome(answer) == "requeued"
     mailbox.box.open_site(SLOW)
