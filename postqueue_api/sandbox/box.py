@@ -4,7 +4,7 @@ import json
 import re
 import smtplib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -133,6 +133,21 @@ class Sandbox:
         """What postqueue -j lists now, one dictionary per message."""
         lines = self._postfix("postqueue", "-j").split(b"\n")
         return [json.loads(line.decode("utf-8", "replace")) for line in lines if line]
+
+    def empty(self) -> None:
+        """Remove all mail, what arrived too, once nothing is being delivered; each site is as at the start then."""
+
+        def is_empty() -> bool:
+            self._postfix("postsuper", "-d", "ALL")
+            return not self.queue() and not self.conversations
+
+        for site in SITES:
+            self._set(site.name, replace(site, delay_seconds=0))
+        self.wait_until(is_empty)
+        for path in self.accepted.iterdir():
+            path.unlink()
+        for site in SITES:
+            self._set(site.name, site)
 
     def deliveries(self) -> list[Delivery]:
         """What the accepting sites have got so far, in order."""

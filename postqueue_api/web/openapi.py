@@ -89,7 +89,7 @@ def _correct(operation: dict[str, Any]) -> None:
 def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> None:
     by_session: dict[str, list[str]] = {"session": []} if method == "get" else {"session": [], "token": []}
     operation["security"] = [{"basic": []}, {"bearer": []}, by_session]
-    statuses = ["400", "401", "403", "500", "502", "503", "504", "507"]
+    statuses = ["400", "401", "403", "414", "431", "500", "502", "503", "504", "507"]
     if "{queue_id}" in path or "{site}" in path or "/operations" in path or path in _MAY_CONFLICT:
         statuses += ["404", "409"]
     if any(parameter.get("name") == "snapshot_id" for parameter in operation.get("parameters", ())):

@@ -11,19 +11,26 @@ from tests.live.service import Service
 
 
 @pytest.fixture(scope="session")
-def box() -> Iterator[Sandbox]:
+def lasting_box() -> Iterator[Sandbox]:
     with Sandbox(fresh_directory()) as made:
         yield made
 
 
+@pytest.fixture(scope="module")
+def box(lasting_box: Sandbox) -> Iterator[Sandbox]:
+    """Without mail of other modules' tests, which a flush would try as well."""
+    yield lasting_box
+    lasting_box.empty()
+
+
 @pytest.fixture(scope="session")
-def service(box: Sandbox) -> Iterator[Service]:
+def service(lasting_box: Sandbox) -> Iterator[Service]:
     """The service whose commands are watched; it waits one second for what is being delivered."""
     with services.place() as directory:
         commands = services.watched_commands(directory / "commands")
         # No samples: their listings would be counted among those that a test caused.
         given = {"command_directory": str(commands), "lock_wait_seconds": "1", "sample_interval_seconds": "0"}
-        with services.started(box, given) as made:
+        with services.started(lasting_box, given) as made:
             yield made
 
 

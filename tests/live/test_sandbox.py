@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_a_reply_can_be_worded_by_the_test(box: Sandbox) -> None:
     queue_id = box.send("a@example.com", [f"b@{SLOW}"], MESSAGE)
     box.wait_until_settled()
     assert "In words of the test" in json.dumps(row(box, queue_id))
+
+
+def test_an_emptied_sandbox_has_no_mail_and_its_sites_are_as_at_the_start() -> None:
+    with Sandbox(fresh_directory()) as box:
+        box.open_site(REFUSING)
+        for site in (REFUSING, SLOW, "full.example", "example.com"):
+            box.send("a@example.com", [f"b@{site}"], MESSAGE)
+        box.wait_until(lambda: len(box.deliveries()) == 2)
+        begun = time.monotonic()
+        box.empty()
+        assert time.monotonic() - begun < 8, "it does not wait for the slow site"
+        assert (box.queue(), box.deliveries(), box.conversations) == ([], [], 0)
+        queue_ids = [box.send("a@example.com", [f"b@{site}"], MESSAGE) for site in (REFUSING, SLOW)]
+        box.wait_until(
+            lambda: [(row(box, each) or {}).get("queue_name") for each in queue_ids] == ["deferred", "active"]
+        )
 
 
 def test_a_message_that_postfix_does_not_take_is_an_error(box: Sandbox) -> None:

@@ -10,8 +10,6 @@ Nothing is left out of the routes: changes are asked for too, so the sandbox is 
 """
 
 import os
-import random
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +30,7 @@ from tests.live import service as services
 from tests.live.mailbox import Mailbox
 from tests.live.service import AUTHORIZATION, Service
 
-SEED = int(os.environ.get("SCHEMA_SEED", str(random.SystemRandom().randrange(10**9))))
+SEED = int(os.environ.get("SCHEMA_SEED", "1"))
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     status_code_conformance,
@@ -66,7 +64,7 @@ def operations(service: Service) -> list[Any]:
 
 
 def check(operation: Any, mode: GenerationMode) -> int:
-    """Ask in some ways, others in each run; SCHEMA_SEED repeats one. Returns:  how many"""
+    """Ask in some ways, the same in each run; another SCHEMA_SEED asks in others. Returns:  how many"""
     asked = []
 
     @seed(SEED)
@@ -88,7 +86,6 @@ def check(operation: Any, mode: GenerationMode) -> int:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["fits", "does-not-fit"])
 def test_every_answer_is_one_that_the_document_knows(own_service: Service, mode: GenerationMode) -> None:
-    sys.stdout.write(f"SCHEMA_SEED={SEED}\n")
     found = operations(own_service)
     assert len(found) > 20
     for operation in found:
