@@ -10,6 +10,7 @@ from http import HTTPStatus
 from gunicorn.http import errors  # type: ignore[import-untyped]
 
 TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+OF_THE_HEAD = (HTTPStatus.REQUEST_URI_TOO_LONG, TOO_LARGE)  # what a request that is well-formed may meet
 _DETAILS = {
     HTTPStatus.BAD_REQUEST: "This is not a request as HTTP/1.1 has it: RFC 9112.",
     HTTPStatus.REQUEST_URI_TOO_LONG: "The request line is longer than 4094 bytes.",

@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from postqueue_api.config import Settings
 from postqueue_api.errors import by_code
+from postqueue_api.no_request import OF_THE_HEAD
 from postqueue_api.web.app import create_app
 
 TOKEN = "a-token-of-sufficient-length-for-tests"
@@ -114,7 +115,7 @@ def test_every_operation_behind_the_door_says_what_it_may_refuse(document: dict[
             continue
         by_session: dict[str, list[str]] = {"session": []} if method == "GET" else {"session": [], "token": []}
         assert operation["security"] == [{"basic": []}, {"bearer": []}, by_session]
-        expected = {"400", "401", "403", "500", "502", "503", "504", "507"}
+        expected = {"400", "401", "403", "414", "431", "500", "502", "503", "504", "507"}
         if "{queue_id}" in path:
             expected |= {"404"}
         if method != "GET":
@@ -123,7 +124,7 @@ def test_every_operation_behind_the_door_says_what_it_may_refuse(document: dict[
 
 
 def test_every_status_of_an_error_is_one_that_errors_have(document: dict[str, Any]) -> None:
-    known = {str(cls.status) for cls in by_code().values()}
+    known = {str(cls.status) for cls in by_code().values()} | {str(status.value) for status in OF_THE_HEAD}
     for path, _, operation in operations(document):
         if not OPEN.match(path):
             assert refusals(operation) <= known

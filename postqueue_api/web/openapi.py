@@ -4,6 +4,7 @@ from typing import Any
 
 from apiflask import APIFlask
 
+from postqueue_api.no_request import OF_THE_HEAD
 from postqueue_api.web import session
 
 _DESCRIPTION = (
@@ -20,11 +21,11 @@ _PROBLEM = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "what is wrong and what to do"},
         "code": {"type": "string", "description": "stable; README lists them"},
-        "request_id": {"type": "string"},
+        "request_id": {"type": "string", "description": "in the log too; not of a head that is too large"},
         "field": {"type": "string", "description": "what was not accepted"},
         "accepted": {"type": "string", "description": "what would be"},
     },
-    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "required": ["type", "title", "status", "detail", "code"],
 }
 _OPEN = ("/health/", "/openapi.json", "/docs")
 _TAR = {"/v1/trash/import": {"content": {"application/x-tar": {"schema": {"type": "string"}}}}}
@@ -89,7 +90,7 @@ def _correct(operation: dict[str, Any]) -> None:
 def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> None:
     by_session: dict[str, list[str]] = {"session": []} if method == "get" else {"session": [], "token": []}
     operation["security"] = [{"basic": []}, {"bearer": []}, by_session]
-    statuses = ["400", "401", "403", "414", "431", "500", "502", "503", "504", "507"]
+    statuses = ["400", "401", "403", *(f"{status:d}" for status in OF_THE_HEAD), "500", "502", "503", "504", "507"]
     if "{queue_id}" in path or "{site}" in path or "/operations" in path or path in _MAY_CONFLICT:
         statuses += ["404", "409"]
     if any(parameter.get("name") == "snapshot_id" for parameter in operation.get("parameters", ())):
