@@ -59,9 +59,9 @@ def bound_socket(port: int = 0) -> socket.socket:
 @dataclass
 class _Listener:
     site: Site
+    socket: socket.socket  # bound, so that nobody else gets the port
     port: int
-    reserved: socket.socket | None
-    server: asyncio.Server | None = None
+    is_open: bool = False
 
 
 class Sinks:
@@ -75,8 +75,8 @@ class Sinks:
         self._listeners: dict[str, _Listener] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for site in sites:
-            reserved = bound_socket()
-            self._listeners[site.name] = _Listener(site, reserved.getsockname()[1], reserved)
+            bound = bound_socket()
+            self._listeners[site.name] = _Listener(site, bound, bound.getsockname()[1])
 
     @property
     def ports(self) -> dict[str, int]:
@@ -101,8 +101,7 @@ class Sinks:
             self._thread.join()
         self._loop.close()
         for listener in self._listeners.values():
-            if listener.reserved is not None:
-                listener.reserved.close()
+            listener.socket.close()
 
     def set(self, name: str, site: Site) -> None:
         """Let the server of `name` behave as `site` does, from the next command of each conversation on."""
@@ -116,37 +115,48 @@ class Sinks:
     async def _set(self, listener: _Listener, site: Site) -> None:
         listener.site = site
         refuses = site.stage == "CONNECT" and not site.reply
-        if refuses and listener.server is not None:
-            listener.server.close()
-            listener.server, listener.reserved = None, bound_socket(listener.port)
-        elif not refuses and listener.server is None:
+        if refuses and listener.is_open:
+            self._shut(listener)
+            listener.socket = bound_socket(listener.port)
+        elif not refuses and not listener.is_open:
+            listener.socket.setblocking(False)
+            listener.socket.listen(100)
+            # No asyncio.Server: one that closes while it lets somebody in leaves that client without an answer (3.11).
+            self._loop.add_reader(listener.socket, self._let_in, listener)
+            listener.is_open = True
 
-            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await self._answer(listener, reader, writer)
+    def _shut(self, listener: _Listener) -> None:
+        """Let nobody in any more; who is in goes on."""
+        self._loop.remove_reader(listener.socket)
+        listener.socket.close()
+        listener.is_open = False
 
-            reserved, listener.reserved = listener.reserved, None
-            listener.server = await asyncio.start_server(answer, sock=reserved, limit=_LINE_LIMIT_BYTES)
+    def _let_in(self, listener: _Listener) -> None:
+        try:
+            connection, _ = listener.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it went away meanwhile
+            return
+        task = self._loop.create_task(self._answer(listener, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _end(self) -> None:
         for listener in self._listeners.values():
-            if listener.server is not None:
-                listener.server.close()
-        await _catch_up()  # who was just let in has a task to cancel then
+            if listener.is_open:
+                self._shut(listener)
+        await _catch_up()  # the task of who was just let in has begun
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await _catch_up()  # what was closed is closed
 
-    async def _answer(self, listener: _Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _answer(self, listener: _Listener, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection, limit=_LINE_LIMIT_BYTES)
         try:
             await self._converse(listener, reader, writer)
         except (ConnectionError, ValueError, asyncio.CancelledError):
             pass  # the client went away, said something endless, or the sandbox ends
         finally:
-            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
