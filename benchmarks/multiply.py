@@ -68,7 +68,8 @@ def _digits(number: int, base: int) -> str:
 
 
 def _templates(queue_directory: Path, name: str) -> Iterator[_Template]:
-    for path in sorted(queue_directory.glob(f"deferred/**/{name}")):
+    # In the order of their arrival, which a queue ID begins with, so that every queue is of the same mail.
+    for path in sorted(queue_directory.glob(f"deferred/**/{name}"), key=lambda path: path.name):
         status = path.lstat()
         reasons = queue_directory / "defer" / path.relative_to(queue_directory / "deferred")
         if path.is_file() and status.st_size <= _TEMPLATE_LIMIT_BYTES and reasons.is_file():

@@ -6,6 +6,7 @@ import pytest
 
 from postqueue_api.sandbox import Sandbox, fresh_directory
 from tests.live import service as services
+from tests.live.agent_with_failpoint import Starter
 from tests.live.mailbox import Mailbox
 from tests.live.service import Service
 
@@ -37,6 +38,14 @@ def service(lasting_box: Sandbox) -> Iterator[Service]:
 @pytest.fixture
 def mailbox(box: Sandbox) -> Mailbox:
     return Mailbox(box)
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    """What starts agents that end themselves at a step."""
+    made = Starter()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -52,13 +52,6 @@ def own_box() -> Iterator[Sandbox]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    made = Starter()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def agent(own_box: Sandbox, starter: Starter) -> Iterator[Agents]:
     with agents(own_box, starter) as made:

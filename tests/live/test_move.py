@@ -621,13 +621,6 @@ def test_the_lines_of_the_manual_move_a_queue(old: Side, new: Side, tmp_path: Pa
 # --- kill -9 ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    made = Starter()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def agent(new: Side, starter: Starter) -> Iterator[Agents]:
     with agents(new.mail.box, starter) as made:

@@ -192,12 +192,10 @@ class Soak:
 
 
 @pytest.fixture
-def soak() -> Iterator[Soak]:
-    starter = Starter()
+def soak(starter: Starter) -> Iterator[Soak]:
     with Sandbox(fresh_directory(), extra_main_cf=ONE_AT_A_TIME) as box, agents(box, starter) as agent:
         box.open_site(SLOW, delay_seconds=0.4)
         yield Soak(box, agent, random.Random(SEED))
-    starter.close()
 
 
 def test_whatever_happens_every_message_is_in_one_place_and_was_delivered_at_most_once(soak: Soak) -> None:

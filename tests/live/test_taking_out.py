@@ -29,13 +29,6 @@ def narrow_box() -> Iterator[Sandbox]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    made = Starter()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def agent(narrow_box: Sandbox, starter: Starter) -> Iterator[Agents]:
     with agents(narrow_box, starter) as made:
