@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 # Long queue IDs: seconds and microseconds in base 52, "z", the inode in base 51 (Postfix, mail_queue.h).
@@ -34,7 +34,7 @@ def multiply(queue_directory: Path, count: int, queue_name: str = "deferred", on
     Returns:  the new queue IDs
     Raises:   LookupError when there is no deferred message to copy
     """
-    templates = list(islice(_templates(queue_directory, only), 20))
+    templates = list(_templates(queue_directory, only))
     if not templates:
         raise LookupError("There is no small deferred message to copy: fill the sandbox first.")
     for digit in "0123456789ABCDEF":
