@@ -80,6 +80,12 @@ def test_a_subject_that_the_client_sends_through_nginx_is_not_believed(front: Se
         assert front.ask("GET", "/v1/queues", None, headers).status == 401
 
 
+def test_nginx_does_not_compress_pages_which_hold_tokens(front: Service) -> None:
+    page = front.ask("GET", "/login", None, {"Accept-Encoding": "gzip"})
+    assert page.body.startswith(b"<!doctype html>")
+    assert "Content-Encoding" not in page.headers
+
+
 def test_a_certificate_of_another_ca_is_no_credential(front: Service, authority: Authority, files: Path) -> None:
     stranger = Authority(files, "other").sign("stranger", "/O=Söhne/CN=monitor")
     assert with_certificate(front, authority, stranger).ask("GET", "/v1/queues", "viewer").status == 400  # by nginx
