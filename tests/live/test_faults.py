@@ -103,6 +103,19 @@ def killed_at(agent: Agents, step: str, action: str, queue_ids: tuple[str, ...],
     thread.join()
 
 
+def restore_that_breaks_off(agent: Agents, mail: Mailbox, step: str) -> str:
+    """Restore a deleted message with an agent that is killed at that step. Returns:  its queue ID"""
+    queue_id = mail.deferred(f"first@{REFUSING}")
+    agent.start()
+    agent.operate("delete", [queue_id])
+    agent.stop()
+    agent.start(step)
+    with pytest.raises(Error):
+        agent.restore(queue_id)
+    agent.wait_for_end()
+    return queue_id
+
+
 def test_every_step_at_which_the_agent_can_be_killed_is_in_the_table() -> None:
     folder = Path(postqueue_api.__file__).parent / "agent"
     found = {step for path in folder.glob("*.py") for step in re.findall(r'reach\("([^"]+)"\)', path.read_text())}
@@ -241,14 +254,7 @@ def test_a_restore_that_broke_off_anywhere_puts_the_message_back_once(agent: Age
 def test_what_somebody_released_after_a_restore_broke_off_is_delivered_once(
     agent: Agents, mail: Mailbox, step: str
 ) -> None:
-    queue_id = mail.deferred(f"first@{REFUSING}")
-    agent.start()
-    agent.operate("delete", [queue_id])
-    agent.stop()
-    agent.start(step)
-    with pytest.raises(Error):
-        agent.restore(queue_id)
-    agent.wait_for_end()
+    queue_id = restore_that_breaks_off(agent, mail, step)
     let_all_go(mail)
     agent.start()
     assert agent.outcomes(agent.wait_until_over()) == {queue_id: "restored"}
@@ -278,14 +284,7 @@ def test_an_agent_killed_while_it_forgets_a_copy_has_told_it(agent: Agents, mail
 def test_a_restore_that_is_not_resumed_leaves_nothing_on_hold_and_can_be_asked_for_again(
     agent: Agents, mail: Mailbox, step: str
 ) -> None:
-    queue_id = mail.deferred(f"first@{REFUSING}")
-    agent.start()
-    agent.operate("delete", [queue_id])
-    agent.stop()
-    agent.start(step)
-    with pytest.raises(Error):
-        agent.restore(queue_id)
-    agent.wait_for_end()
+    queue_id = restore_that_breaks_off(agent, mail, step)
     agent.start(resume_operations="no")
     said = agent.outcomes(agent.wait_until_over())
     assert said == {queue_id: "restored"}
