@@ -37,7 +37,6 @@ from postqueue_api.rights import share
 _INSTANCE_SECONDS = 30.0
 _FAILURE_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
-_CLOCK_GRAIN_SECONDS = 0.002
 _LOCK_SECONDS = 20.0
 _PURGE_SECONDS = 300.0
 
@@ -110,7 +109,7 @@ class Workplace:
         """A snapshot of a listing that began after now. Raises what kept the queue from being listed."""
         asked = time.time()
         info = self.refresher.ensure(0, self.settings.listing_timeout_seconds)
-        if info.taken_at < asked - _CLOCK_GRAIN_SECONDS:
+        if not info.is_since(asked):
             raise CommandTimeout("The queue could not be listed in time, so nothing was chosen from it.")
         return snapshot.by_id(self.settings.state_directory / "snapshots", info.snapshot_id)
 

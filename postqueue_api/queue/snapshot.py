@@ -22,6 +22,7 @@ QUEUE_NAMES = ("maildrop", "incoming", "active", "deferred", "hold")
 NAME = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8}", re.ASCII)
 _CURRENT = "current"
 _TOP_REASONS = 10
+_CLOCK_GRAIN_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class SnapshotInfo:
     def age(self) -> float:
         """Seconds since the listing began."""
         return max(0.0, time.time() - self.taken_at)
+
+    def is_since(self, moment: float) -> bool:
+        """Whether the listing began after a moment, as far as milliseconds tell."""
+        return self.taken_at >= moment - _CLOCK_GRAIN_SECONDS
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from postqueue_api.web.agent_client import AgentClient
 from postqueue_api.web.limits import Limits
 
 # A snapshot's time is in milliseconds.
-_CLOCK_GRAIN_SECONDS = 0.002
 # While a long queue is listed again and again, each listing is as old as two take when the next one is there.
 _LISTINGS = 2
 # One in so many threads may wait for a listing that a poller asked for, so that the others answer meanwhile.
@@ -67,7 +66,7 @@ def new_snapshot() -> Snapshot:
     """A snapshot of a listing that began after now, however long it takes. Raises what kept it from being made."""
     asked = time.time()
     info = context().agent.snapshot(0, context().settings.listing_timeout_seconds)
-    if info.taken_at < asked - _CLOCK_GRAIN_SECONDS:
+    if not info.is_since(asked):
         raise CommandTimeout("The queue could not be listed in time.")
     return snapshot.by_id(_snapshots(), info.snapshot_id)
 
