@@ -1,15 +1,20 @@
-"""What the agent does at its start, when something is not as it should be."""
+"""What the agent does at its start when something is not as it should be, and which listing is new enough."""
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from postqueue_api.agent import workplace
 from postqueue_api.agent.workplace import Workplace
-from postqueue_api.errors import StorageFull
+from postqueue_api.errors import CommandTimeout, StorageFull
+from postqueue_api.queue.snapshot import Snapshot, SnapshotInfo
+from postqueue_api.queue.snapshot_writer import SnapshotWriter
+from postqueue_api.web import context
 
 
 class Enough(BaseException):
@@ -60,3 +65,30 @@ def test_operations_begin_as_soon_as_what_failed_at_the_start_works(
         Workplace._open(stubs)
     assert stubs.started.is_set()
     assert (stubs.recovered, stubs.purged) == (2, 2)
+
+
+def chosen_by_agent(directory: Path, info: SnapshotInfo, _: pytest.MonkeyPatch) -> Snapshot:
+    settings = SimpleNamespace(listing_timeout_seconds=1, state_directory=directory)
+    here: Any = SimpleNamespace(refresher=SimpleNamespace(ensure=lambda max_age, wait: info), settings=settings)
+    return Workplace.new_snapshot(here)
+
+
+def chosen_by_web(directory: Path, info: SnapshotInfo, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    settings = SimpleNamespace(listing_timeout_seconds=1, state_directory=directory)
+    agent = SimpleNamespace(snapshot=lambda max_age, wait: info)
+    monkeypatch.setattr(context, "context", lambda: SimpleNamespace(agent=agent, settings=settings))
+    return context.new_snapshot()
+
+
+@pytest.mark.parametrize("choose", [chosen_by_agent, chosen_by_web])
+def test_nothing_is_chosen_from_a_listing_that_began_before_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choose: Any
+) -> None:
+    (tmp_path / "snapshots").mkdir()
+    with SnapshotWriter(tmp_path / "snapshots") as writer:
+        info = writer.publish(mail_system="running")
+    monkeypatch.setattr(time, "time", lambda: info.taken_at)
+    assert choose(tmp_path, info, monkeypatch).info == info
+    monkeypatch.setattr(time, "time", lambda: info.taken_at + 0.01)
+    with pytest.raises(CommandTimeout):
+        choose(tmp_path, info, monkeypatch)
